@@ -1,0 +1,3 @@
+//! eshm
+pub mod config;
+pub mod error;

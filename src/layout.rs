@@ -1,0 +1,424 @@
+//! What lies where in shared memory. The memory is a document; this file is its table of contents.
+//!
+//! ```text
+//!  0            4096                      ...                         ...              size
+//!  +------------+--------------+-----------+--------------+------------+
+//!  | header     | m2s cursors  | m2s frames| s2m cursors  | s2m frames |
+//!  +------------+--------------+-----------+--------------+------------+
+//!    one page     one page       pages       one page       pages
+//! ```
+//!
+//! Only fixed-width atomics and explicit padding; no bool, enum, usize or pointer. Little-endian
+//! (the magic reads differently elsewhere). Offsets are asserted below, written down in
+//! `docs/layout.md`, and folded into [`LAYOUT_ID`], which two builds must share to talk.
+//!
+//! Words that are written often by one side stand on a pair of cache lines of their own (128
+//! bytes, since processors fetch lines in pairs). Read next: `ring.rs`, which says what the words
+//! mean.
+
+use std::mem::{offset_of, size_of};
+
+use crate::config::{Geometry, Overflow};
+use crate::error::{Error, Result};
+use crate::sync::{AtomicU32, AtomicU64, REAL};
+
+/// First word of a segment: the bytes `eshmbus\n`. Its low half differs from `0x4553484D`, which
+/// the older C++ library puts there.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"eshmbus\n");
+/// Raised with every change of meaning.
+pub(crate) const LAYOUT_VERSION: u32 = 1;
+/// Written where the older library looks before it deletes a segment that it does not know.
+pub(crate) const GUARD: u32 = 0x6d68_7365;
+/// Everything is laid out in these; independent of the page size of the machine.
+pub(crate) const PAGE: u64 = 4096;
+/// Bytes of a frame before its payload.
+pub(crate) const FRAME_HEADER: usize = 16;
+/// Frame sizes are multiples of this: a cache line.
+pub(crate) const FRAME_ALIGN: u32 = 64;
+/// The largest frame.
+pub(crate) const FRAME_SIZE_MAX: u32 = 1 << 20;
+/// The largest segment: what every 64-bit Linux can map.
+const SEGMENT_MAX: u64 = 1 << 46;
+/// The longest name.
+pub(crate) const NAME_MAX: usize = 200;
+/// Sealers that may try before a segment cannot be fenced any more; all but one of them died or
+/// lost a race in the middle of it.
+pub(crate) const CUT_SLOTS: usize = 8;
+/// Boundaries remembered per ring, one per eighth.
+pub(crate) const MARKS: usize = 8;
+
+/// The first page.
+#[repr(C)]
+pub(crate) struct Header {
+    pub magic: AtomicU64,
+    pub layout_version: AtomicU32,
+    pub header_len: AtomicU32,
+    pub layout_id: AtomicU64,
+    pub size: AtomicU64,
+    pub mode: AtomicU32,
+    pub guard: AtomicU32,
+    /// Random, made with the bus; a segment rebuilt from another has the same.
+    pub lineage: AtomicU64,
+    /// 0 for the first segment of a lineage, one more for each rebuilt one.
+    pub generation: AtomicU64,
+    pub created_ns: AtomicU64,
+    pub shapes: [Shape; 2],
+    pub beat_interval_us: AtomicU32,
+    pub stale_after_ms: AtomicU32,
+    pub name_len: AtomicU32,
+    _pad0: [u32; 29],
+    pub name: [AtomicU64; 32],
+    pub fate: Fate,
+    pub roles: [RoleLines; 2],
+    pub cuts: [Cut; CUT_SLOTS],
+    _pad1: [u64; 240],
+}
+
+/// The shape of one ring.
+#[repr(C)]
+pub(crate) struct Shape {
+    pub frame_size: AtomicU32,
+    /// Bit 0: the oldest messages are overwritten.
+    pub flags: AtomicU32,
+    pub frames: AtomicU64,
+    pub cursors_off: AtomicU64,
+    pub frames_off: AtomicU64,
+}
+
+/// How the segment ends. All zero while it lives.
+#[repr(C, align(128))]
+pub(crate) struct Fate {
+    /// [`SEALED`] once somebody began to replace it.
+    pub sealed: AtomicU32,
+    /// One more than the chosen slot of [`Header::cuts`]; also a futex.
+    pub cut: AtomicU32,
+    /// Slots handed out.
+    pub cuts_taken: AtomicU32,
+    _pad: AtomicU32,
+    /// Token of the segment that takes its place, or [`RETIRED`].
+    pub successor: AtomicU64,
+}
+
+/// In [`Fate::sealed`].
+pub(crate) const SEALED: u32 = 1;
+/// In [`Fate::successor`]: the last endpoint left; the name is being removed.
+pub(crate) const RETIRED: u64 = u64::MAX;
+
+/// Who holds a role: for people to read. The lock decides, not this.
+#[repr(C, align(128))]
+pub(crate) struct RoleLines {
+    /// How many owners the role had.
+    pub epoch: AtomicU64,
+    pub start_time: AtomicU64,
+    pub pid_ns: AtomicU64,
+    /// Boot-time clock when the owner was last carried over from another segment.
+    pub carried_ns: AtomicU64,
+    pub pid: AtomicU32,
+    /// One of the `ROLE_*` constants.
+    pub state: AtomicU32,
+    /// [`REGISTERED`] when membarrier reaches the owner.
+    pub capabilities: AtomicU32,
+    _pad0: AtomicU32,
+    _pad1: [u64; 10],
+    /// On lines of their own: the owner writes them every millisecond.
+    pub beat: AtomicU64,
+    /// Calls that found nothing to do; with the positions it tells a stuck application from an idle
+    /// one.
+    pub progress: AtomicU64,
+    _pad2: [u64; 14],
+}
+
+/// Nobody held the role yet.
+pub(crate) const ROLE_ABSENT: u32 = 0;
+/// Somebody does, or died doing so.
+pub(crate) const ROLE_JOINED: u32 = 1;
+/// The last owner left cleanly.
+pub(crate) const ROLE_LEFT: u32 = 2;
+/// The owner lives on the segment that this one replaces, and is about to move over.
+pub(crate) const ROLE_MOVING: u32 = 3;
+/// In [`RoleLines::capabilities`]: membarrier reaches this process.
+pub(crate) const REGISTERED: u32 = 1;
+
+/// Where both rings ended when the segment was sealed.
+#[repr(C, align(128))]
+pub(crate) struct Cut {
+    pub rings: [RingCut; 2],
+}
+
+/// Where one ring ended.
+#[repr(C)]
+pub(crate) struct RingCut {
+    pub head: AtomicU64,
+    pub head_number: AtomicU64,
+    pub head_epoch: AtomicU64,
+    pub bytes: AtomicU64,
+    pub tail: AtomicU64,
+    pub tail_number: AtomicU64,
+    pub tail_epoch: AtomicU64,
+    _pad: AtomicU64,
+}
+
+/// The cursor page of one ring.
+#[repr(C)]
+pub(crate) struct RingLines {
+    pub producer: ProducerLine,
+    pub consumer: ConsumerLine,
+    pub space: SpaceLine,
+    pub data_bell: BellLine,
+    pub room_bell: BellLine,
+    pub reserve: ReserveLine,
+    pub marks: [Mark; MARKS],
+    pub producer_stats: ProducerStats,
+    pub consumer_stats: ConsumerStats,
+    _pad: [u64; 352],
+}
+
+/// The producer's truth, stored at every message and polled by nobody.
+#[repr(C, align(128))]
+pub(crate) struct ProducerLine {
+    pub head: AtomicU64,
+    pub number: AtomicU64,
+    pub bytes: AtomicU64,
+    /// The epoch of the newest message.
+    pub epoch: AtomicU64,
+}
+
+/// The consumer's truth, stored at every message and polled by nobody.
+#[repr(C, align(128))]
+pub(crate) struct ConsumerLine {
+    pub tail: AtomicU64,
+    pub number: AtomicU64,
+    /// The epoch of the messages at `tail`.
+    pub epoch: AtomicU64,
+    /// Messages that were overwritten before they could be read.
+    pub lost: AtomicU64,
+}
+
+/// How far the consumer has read, told rarely.
+#[repr(C, align(128))]
+pub(crate) struct SpaceLine {
+    pub space: AtomicU64,
+}
+
+/// A doorbell: what the other side wants to be told of. Zero while nobody waits.
+#[repr(C, align(128))]
+pub(crate) struct BellLine {
+    pub word: AtomicU32,
+    _pad: AtomicU32,
+}
+
+/// How far frames may have been overwritten.
+#[repr(C, align(128))]
+pub(crate) struct ReserveLine {
+    pub reserve: AtomicU64,
+}
+
+/// A position where a frame begins, with what the message there is.
+#[repr(C, align(32))]
+pub(crate) struct Mark {
+    pub pos: AtomicU64,
+    pub number: AtomicU64,
+    pub epoch: AtomicU64,
+}
+
+/// Rare events of the writing side.
+#[repr(C, align(128))]
+pub(crate) struct ProducerStats {
+    pub times_full: AtomicU64,
+    pub parks: AtomicU64,
+    /// Sleeping readers that it woke.
+    pub wakes: AtomicU64,
+    /// Most frames seen in use.
+    pub high_water: AtomicU64,
+}
+
+/// Rare events of the reading side.
+#[repr(C, align(128))]
+pub(crate) struct ConsumerStats {
+    pub parks: AtomicU64,
+    /// Sleeping writers that it woke.
+    pub wakes: AtomicU64,
+}
+
+/// What `docs/layout.md` lists: every name with its offset in its structure.
+pub(crate) const FIELDS: &[(&str, usize)] = &[
+    ("header.magic", offset_of!(Header, magic)),
+    ("header.layout_version", offset_of!(Header, layout_version)),
+    ("header.header_len", offset_of!(Header, header_len)),
+    ("header.layout_id", offset_of!(Header, layout_id)),
+    ("header.size", offset_of!(Header, size)),
+    ("header.mode", offset_of!(Header, mode)),
+    ("header.guard", offset_of!(Header, guard)),
+    ("header.lineage", offset_of!(Header, lineage)),
+    ("header.generation", offset_of!(Header, generation)),
+    ("header.created_ns", offset_of!(Header, created_ns)),
+    ("header.shapes", offset_of!(Header, shapes)),
+    ("header.beat_interval_us", offset_of!(Header, beat_interval_us)),
+    ("header.stale_after_ms", offset_of!(Header, stale_after_ms)),
+    ("header.name_len", offset_of!(Header, name_len)),
+    ("header.name", offset_of!(Header, name)),
+    ("header.fate", offset_of!(Header, fate)),
+    ("header.roles", offset_of!(Header, roles)),
+    ("header.cuts", offset_of!(Header, cuts)),
+    ("header (size)", size_of::<Header>()),
+    ("shape.frame_size", offset_of!(Shape, frame_size)),
+    ("shape.flags", offset_of!(Shape, flags)),
+    ("shape.frames", offset_of!(Shape, frames)),
+    ("shape.cursors_off", offset_of!(Shape, cursors_off)),
+    ("shape.frames_off", offset_of!(Shape, frames_off)),
+    ("shape (size)", size_of::<Shape>()),
+    ("fate.sealed", offset_of!(Fate, sealed)),
+    ("fate.cut", offset_of!(Fate, cut)),
+    ("fate.cuts_taken", offset_of!(Fate, cuts_taken)),
+    ("fate.successor", offset_of!(Fate, successor)),
+    ("fate (size)", size_of::<Fate>()),
+    ("role.epoch", offset_of!(RoleLines, epoch)),
+    ("role.start_time", offset_of!(RoleLines, start_time)),
+    ("role.pid_ns", offset_of!(RoleLines, pid_ns)),
+    ("role.carried_ns", offset_of!(RoleLines, carried_ns)),
+    ("role.pid", offset_of!(RoleLines, pid)),
+    ("role.state", offset_of!(RoleLines, state)),
+    ("role.capabilities", offset_of!(RoleLines, capabilities)),
+    ("role.beat", offset_of!(RoleLines, beat)),
+    ("role.progress", offset_of!(RoleLines, progress)),
+    ("role (size)", size_of::<RoleLines>()),
+    ("cut.head", offset_of!(RingCut, head)),
+    ("cut.head_number", offset_of!(RingCut, head_number)),
+    ("cut.head_epoch", offset_of!(RingCut, head_epoch)),
+    ("cut.bytes", offset_of!(RingCut, bytes)),
+    ("cut.tail", offset_of!(RingCut, tail)),
+    ("cut.tail_number", offset_of!(RingCut, tail_number)),
+    ("cut.tail_epoch", offset_of!(RingCut, tail_epoch)),
+    ("cut of one ring (size)", size_of::<RingCut>()),
+    ("cut (size)", size_of::<Cut>()),
+    ("ring.producer.head", offset_of!(RingLines, producer.head)),
+    ("ring.producer.number", offset_of!(RingLines, producer.number)),
+    ("ring.producer.bytes", offset_of!(RingLines, producer.bytes)),
+    ("ring.producer.epoch", offset_of!(RingLines, producer.epoch)),
+    ("ring.consumer.tail", offset_of!(RingLines, consumer.tail)),
+    ("ring.consumer.number", offset_of!(RingLines, consumer.number)),
+    ("ring.consumer.epoch", offset_of!(RingLines, consumer.epoch)),
+    ("ring.consumer.lost", offset_of!(RingLines, consumer.lost)),
+    ("ring.space", offset_of!(RingLines, space.space)),
+    ("ring.data_bell", offset_of!(RingLines, data_bell.word)),
+    ("ring.room_bell", offset_of!(RingLines, room_bell.word)),
+    ("ring.reserve", offset_of!(RingLines, reserve.reserve)),
+    ("ring.marks", offset_of!(RingLines, marks)),
+    ("mark.pos", offset_of!(Mark, pos)),
+    ("mark.number", offset_of!(Mark, number)),
+    ("mark.epoch", offset_of!(Mark, epoch)),
+    ("mark (size)", size_of::<Mark>()),
+    ("ring.producer_stats.times_full", offset_of!(RingLines, producer_stats.times_full)),
+    ("ring.producer_stats.parks", offset_of!(RingLines, producer_stats.parks)),
+    ("ring.producer_stats.wakes", offset_of!(RingLines, producer_stats.wakes)),
+    ("ring.producer_stats.high_water", offset_of!(RingLines, producer_stats.high_water)),
+    ("ring.consumer_stats.parks", offset_of!(RingLines, consumer_stats.parks)),
+    ("ring.consumer_stats.wakes", offset_of!(RingLines, consumer_stats.wakes)),
+    ("ring cursors (size)", size_of::<RingLines>()),
+    ("frame.commit", 0),
+    ("frame.len", 8),
+    ("frame.number", 12),
+    ("frame.payload", FRAME_HEADER),
+];
+
+/// All names and offsets above in one number (FNV-1a): builds that differ in any of them do not
+/// talk to each other.
+pub(crate) const LAYOUT_ID: u64 = fold_fields();
+
+const fn fold_fields() -> u64 {
+    let mut hash = fold(0xcbf2_9ce4_8422_2325, LAYOUT_VERSION as u64);
+    let mut index = 0;
+    while index < FIELDS.len() {
+        let (name, offset) = FIELDS[index];
+        let bytes = name.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            hash = fold(hash, bytes[at] as u64);
+            at += 1;
+        }
+        hash = fold(hash, offset as u64);
+        index += 1;
+    }
+    hash
+}
+
+const fn fold(hash: u64, value: u64) -> u64 {
+    (hash ^ value).wrapping_mul(0x0000_0100_0000_01b3)
+}
+
+const _: () = assert!(!REAL || size_of::<Header>() as u64 == PAGE);
+const _: () = assert!(!REAL || size_of::<RingLines>() as u64 == PAGE);
+const _: () = assert!(!REAL || offset_of!(Header, guard) == 36);
+const _: () = assert!(!REAL || size_of::<Cut>() == 128 && size_of::<Mark>() == 32);
+const _: () = assert!(cfg!(target_endian = "little"), "the segment is little-endian");
+
+/// Where everything of a segment lies: computed from the two geometries with checked arithmetic,
+/// and kept in private memory. The mapping's own copy is read once and compared, never used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub rings: [RingPlan; 2],
+    pub size: u64,
+}
+
+/// Where one ring lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RingPlan {
+    pub geometry: Geometry,
+    pub cursors_off: u64,
+    pub frames_off: u64,
+}
+
+impl Plan {
+    /// The plan for these geometries, or what is wrong with them.
+    pub(crate) fn new(geometries: [Geometry; 2]) -> Result<Plan> {
+        let mut size = PAGE;
+        let mut rings = [RingPlan { geometry: geometries[0], cursors_off: 0, frames_off: 0 }; 2];
+        for (ring, geometry) in rings.iter_mut().zip(geometries) {
+            geometry.check()?;
+            let bytes = u64::from(geometry.frame_size)
+                .checked_mul(geometry.frames)
+                .and_then(|bytes| bytes.checked_next_multiple_of(PAGE))
+                .filter(|&bytes| bytes <= SEGMENT_MAX)
+                .ok_or(Error::Config {
+                    what: "frames",
+                    value: geometry.frames,
+                    why: "frames times frame size is more than a machine can map",
+                })?;
+            *ring = RingPlan { geometry, cursors_off: size, frames_off: size + PAGE };
+            size += PAGE + bytes;
+        }
+        Ok(Plan { rings, size })
+    }
+}
+
+impl Geometry {
+    /// The longest message: half the ring, so that one always fits between the positions and the
+    /// end.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
+        let frames = (self.frames / 2).max(1);
+        let bytes = frames.saturating_mul(u64::from(self.frame_size)) - FRAME_HEADER as u64;
+        // The highest length values name control frames.
+        bytes.min(u64::from(u32::MAX / 2)) as usize
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |what, value, why| Err(Error::Config { what, value, why });
+        let size = u64::from(self.frame_size);
+        if self.frame_size == 0 || !self.frame_size.is_multiple_of(FRAME_ALIGN) {
+            return bad("frame_size", size, "must be a multiple of 64, at least 64");
+        }
+        if self.frame_size > FRAME_SIZE_MAX {
+            return bad("frame_size", size, "must be at most 1048576");
+        }
+        if self.frames < 2 || !self.frames.is_power_of_two() {
+            return bad("frames", self.frames, "must be a power of two, at least 2");
+        }
+        Ok(())
+    }
+
+    /// The flags of [`Shape`].
+    pub(crate) fn flags(&self) -> u32 {
+        u32::from(self.overflow == Overflow::Overwrite)
+    }
+}

@@ -1,0 +1,407 @@
+//! One direction: a lock-free ring of fixed frames, one producer, one consumer, any number of taps.
+//!
+//! ```text
+//!                 tail                        head
+//!                  v                           v
+//!   | given back   | committed, unread         | free: one of these always stays free |
+//!   +----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+
+//!   |    |    |    | 3  | 4  | 5 (three frames) | 8 |    |    |    |    |    |    |    |
+//!   +----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+
+//!                    the commit word of frame 4 holds 5 once it is whole
+//! ```
+//!
+//! Positions count frames from the birth of the bus and never come back; a frame lies at its
+//! position modulo the capacity. The frame itself is the signal: its commit word holds its position
+//! plus one as soon as the message is whole, so a small message crosses between two cores in one
+//! cache line and nobody polls an index.
+//!
+//! # Invariants
+//!
+//! - **I1** The commit word of the frame at `head` is never `head + 1`: whatever lies there, payload
+//!   of an earlier lap included, cannot be taken for a message ("ghost"). The word of the frame
+//!   after a message is cleared before that message is committed, for one lap after any payload
+//!   that could imitate one was written; and one frame stays free, so that there is one to clear.
+//! - **I2** A message is whole before its commit word says so (PUBLISH).
+//! - **I3** The frames in `[tail, head)` belong to the consumer: the producer has read a position
+//!   that the consumer stored after its last look (RECLAIM), and stays below it plus the capacity.
+//! - **I4** The stored `head` and `number` are those of the last message or lag behind; the frames
+//!   from the stored head on tell the rest. `number` is stored first, so it leads by at most the
+//!   messages whose commit words can be read.
+//! - **I5** The stored `tail` is the one point of consumption.
+//! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE); a copy of
+//!   frame `q` made by somebody else than the consumer is whole if afterwards `reserve` is at most
+//!   `q` plus the capacity.
+//! - **I7** Space is published only for a tail that was stored before a look at the bell that found
+//!   the segment unsealed, so no published space lies behind the cut.
+//! - **I8** Every value loaded from the segment is loaded once, checked, and used from a local.
+//!
+//! # Edges
+//!
+//! | edge | released by | acquired by | carries |
+//! |---|---|---|---|
+//! | PUBLISH | producer: commit word | consumer, tap, successor: commit word | the message before it |
+//! | RECLAIM | consumer: `tail`, `space` | producer: `space`, `tail` | the consumer's reads, before the frames are written again |
+//! | RESERVE | producer: `reserve`, then a release fence | racing reader: an acquire fence, then `reserve` | that its copy may be torn |
+//! | DOORBELL | sleeper: bell, heavy barrier, look again | other side: position, light barrier, bell | that somebody sleeps |
+//! | SEAL | sealer: bells, heavy barrier, scan | either side: position, light barrier, bell | that the segment is being replaced |
+//!
+//! What the ring must never do: know the operating system, allocate, panic over what is in shared
+//! memory, or believe a value that it has not checked. Read next: `ring/producer.rs`.
+
+mod consumer;
+mod doorbell;
+mod producer;
+mod tap;
+#[cfg(test)]
+mod tests;
+
+use std::ptr::NonNull;
+
+pub(crate) use consumer::{Consumer, Found};
+pub(crate) use doorbell::{Bell, FENCE, LOOK, SEALED, SLEEP};
+pub(crate) use producer::Producer;
+pub(crate) use tap::{Copied, Cursor};
+
+use crate::config::{Geometry, Overflow};
+use crate::error::{Error, Result};
+use crate::layout::{FRAME_HEADER, MARKS, Mark, RingLines};
+use crate::sync::{Frames, Ordering, fence};
+
+/// In the length field: the rest of the ring, up to its end, is skipped.
+const SKIP: u32 = u32::MAX;
+/// In the length field: the messages from here on are of the epoch in the payload.
+const EPOCH: u32 = u32::MAX - 1;
+
+/// One ring as a view over memory that somebody else keeps alive.
+#[derive(Clone, Copy)]
+pub(crate) struct Ring {
+    lines: NonNull<RingLines>,
+    frames: Frames,
+    /// Frames in the ring.
+    capacity: u64,
+    frame_size: u32,
+    overwrite: bool,
+    /// The longest message in bytes.
+    max_len: usize,
+}
+
+// SAFETY: the view is two addresses; the memory behind them holds atomics, and payload that the
+// protocol gives to one side at a time.
+unsafe impl Send for Ring {}
+
+/// What the frame at a position turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Message { len: usize },
+    Skip,
+    Epoch,
+}
+
+/// A position with all that belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    pub pos: u64,
+    /// The number of the next message there.
+    pub number: u64,
+    /// The epoch of that message, as far as the frames before it tell.
+    pub epoch: u64,
+    /// Payload bytes of all messages before; kept for producers only.
+    pub bytes: u64,
+}
+
+impl Ring {
+    /// # Safety
+    /// `lines` must point to the cursor page of a ring of this geometry, and `frames` at its
+    /// frames; both must stay mapped for as long as the view or a copy of it is used. For a tap a
+    /// read-only mapping is enough.
+    pub(crate) unsafe fn new(
+        lines: NonNull<RingLines>,
+        frames: Frames,
+        geometry: Geometry,
+    ) -> Self {
+        Ring {
+            lines,
+            frames,
+            capacity: geometry.frames,
+            frame_size: geometry.frame_size,
+            overwrite: geometry.overflow == Overflow::Overwrite,
+            max_len: geometry.max_message(),
+        }
+    }
+
+    /// The cursor page.
+    #[inline(always)]
+    pub(crate) fn lines(&self) -> &RingLines {
+        // SAFETY: `new` was promised that the page stays mapped; it holds only atomics.
+        unsafe { self.lines.as_ref() }
+    }
+
+    /// The payload bytes that a message of one frame can have.
+    fn inline_len(&self) -> usize {
+        self.frame_size as usize - FRAME_HEADER
+    }
+
+    /// Frames that a message of `len` bytes takes.
+    fn frames_for(&self, len: usize) -> u64 {
+        (len + FRAME_HEADER).div_ceil(self.frame_size as usize) as u64
+    }
+
+    /// An eighth of the ring: how often space is published, reserved and marked.
+    fn eighth(&self) -> u64 {
+        (self.capacity / MARKS as u64).max(1)
+    }
+
+    /// Frames from `pos` to the end of the ring.
+    #[inline(always)]
+    fn until_end(&self, pos: u64) -> u64 {
+        self.capacity - (pos & (self.capacity - 1))
+    }
+
+    /// The mark of the eighth that holds `pos`.
+    fn mark(&self, pos: u64) -> &Mark {
+        &self.lines().marks[(pos / self.eighth()) as usize % MARKS]
+    }
+
+    /// Checks length and kind of the frame at `pos`, and says how many frames it spans.
+    fn examine(&self, pos: u64, meta: u64) -> Result<(Kind, u64)> {
+        let until_end = self.until_end(pos);
+        match meta as u32 {
+            // A skip at the start would span the whole ring, and could follow itself for ever.
+            SKIP if until_end == self.capacity => {
+                Err(Error::Corrupt { what: "a skip at the start of the ring" })
+            }
+            SKIP => Ok((Kind::Skip, until_end)),
+            EPOCH => Ok((Kind::Epoch, 1)),
+            len if len as usize > self.max_len => {
+                Err(Error::Corrupt { what: "a length beyond the longest message" })
+            }
+            len => {
+                let frames = self.frames_for(len as usize);
+                if frames > until_end {
+                    return Err(Error::Corrupt { what: "a message beyond the end of the ring" });
+                }
+                Ok((Kind::Message { len: len as usize }, frames))
+            }
+        }
+    }
+
+    /// The epoch that the control frame at `pos` announces.
+    fn announced(&self, pos: u64) -> u64 {
+        let mut bytes = [0; 8];
+        // SAFETY: one word of payload is in every frame; it is read as atomics, and the caller
+        // believes it only after the checks that its kind of reading needs.
+        unsafe { self.frames.race_out(pos, &mut bytes) };
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Where a new ring begins. Only while nobody else can see it.
+    pub(crate) fn format(&self, start: Place) {
+        // Relaxed throughout: the segment is published with a name, which carries the order.
+        let lines = self.lines();
+        self.store_head(start);
+        lines.consumer.tail.store(start.pos, Ordering::Relaxed);
+        lines.consumer.number.store(start.number, Ordering::Relaxed);
+        lines.consumer.epoch.store(start.epoch, Ordering::Relaxed);
+        lines.space.space.store(start.pos, Ordering::Relaxed);
+        lines.reserve.reserve.store(start.pos, Ordering::Relaxed);
+        self.store_mark(start);
+        // Zero is no commit word until positions come near to 2^64; then every frame is cleared.
+        if start.pos > u64::MAX - self.capacity.saturating_mul(4) {
+            for pos in 0..self.capacity {
+                let pos = start.pos.wrapping_add(pos);
+                self.frames.commit(pos).store(never(pos), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn store_mark(&self, place: Place) {
+        let mark = self.mark(place.pos);
+        // Relaxed: readers believe a mark only if `reserve` shows that it was not replaced.
+        mark.pos.store(place.pos, Ordering::Relaxed);
+        mark.number.store(place.number, Ordering::Relaxed);
+        mark.epoch.store(place.epoch, Ordering::Relaxed);
+    }
+
+    fn store_head(&self, place: Place) {
+        let line = &self.lines().producer;
+        // Relaxed: read by a successor after the lock was freed, and by people. I4 says why the
+        // number comes first, and a kill keeps the program order of one line's stores on x86; the
+        // fence keeps it elsewhere.
+        line.bytes.store(place.bytes, Ordering::Relaxed);
+        line.epoch.store(place.epoch, Ordering::Relaxed);
+        line.number.store(place.number, Ordering::Relaxed);
+        line.head.store(place.pos, Ordering::Release);
+    }
+
+    /// Where the producer stands: its stored position, and on over every commit that beat the store
+    /// (I4). `end` bounds the walk when the head is already known.
+    pub(crate) fn find_head(&self, end: Option<u64>) -> Result<Place> {
+        let line = &self.lines().producer;
+        // Acquire: orders the numbers, stored before it, with it.
+        let pos = line.head.load(Ordering::Acquire);
+        let place = Place {
+            pos,
+            number: line.number.load(Ordering::Relaxed),
+            epoch: line.epoch.load(Ordering::Relaxed),
+            bytes: line.bytes.load(Ordering::Relaxed),
+        };
+        self.walk(place, end)
+    }
+
+    /// Follows the committed frames from `place` on, at most one lap.
+    fn walk(&self, mut place: Place, end: Option<u64>) -> Result<Place> {
+        let start = place.pos;
+        while place.pos.wrapping_sub(start) < self.capacity && Some(place.pos) != end {
+            // pairs PUBLISH: what is before the commit is there.
+            let word = self.frames.commit(place.pos).load(Ordering::Acquire);
+            if word != committed(place.pos) {
+                break;
+            }
+            // Relaxed: behind the acquire above.
+            let meta = self.frames.meta(place.pos).load(Ordering::Relaxed);
+            let (kind, frames) = self.examine(place.pos, meta)?;
+            place.number = nearest(place.number, (meta >> 32) as u32);
+            match kind {
+                Kind::Message { len } => {
+                    place.number = place.number.wrapping_add(1);
+                    place.bytes = place.bytes.wrapping_add(len as u64);
+                }
+                Kind::Epoch => place.epoch = self.announced(place.pos),
+                Kind::Skip => {}
+            }
+            place.pos = place.pos.wrapping_add(frames);
+        }
+        Ok(place)
+    }
+
+    /// Where the consumer stands.
+    pub(crate) fn find_tail(&self) -> Place {
+        let line = &self.lines().consumer;
+        // pairs RECLAIM: acquire, to see the number that goes with the tail.
+        let pos = line.tail.load(Ordering::Acquire);
+        let mut number = line.number.load(Ordering::Relaxed);
+        // Acquire: the meta word is that of the commit. The number was stored before the tail, so
+        // it may be one too high; if the message is still there, it says so itself.
+        if self.frames.commit(pos).load(Ordering::Acquire) == committed(pos) {
+            // Relaxed: behind the acquire above.
+            let meta = self.frames.meta(pos).load(Ordering::Relaxed);
+            number = nearest(number, (meta >> 32) as u32);
+        }
+        Place { pos, number, epoch: line.epoch.load(Ordering::Relaxed), bytes: 0 }
+    }
+
+    /// Checks that two positions can belong to one ring.
+    pub(crate) fn check_distance(&self, tail: u64, head: u64) -> Result<()> {
+        if !self.overwrite && head.wrapping_sub(tail) > self.capacity {
+            return Err(Error::Corrupt { what: "positions further apart than the ring is long" });
+        }
+        Ok(())
+    }
+
+    /// Builds this ring, still private, from what is unread between two places of `old`.
+    pub(crate) fn rebuild(&self, old: &Ring, tail: Place, head: Place) -> Result<()> {
+        self.check_distance(tail.pos, head.pos)?;
+        let start = old.oldest_whole(tail, head);
+        self.format(start);
+        self.store_head(head);
+        let lines = self.lines();
+        // Relaxed: still private, as in `format`. An overwriting reader that was behind stays
+        // behind, so that it counts what it lost itself.
+        lines.consumer.tail.store(tail.pos, Ordering::Relaxed);
+        lines.consumer.number.store(tail.number, Ordering::Relaxed);
+        lines.consumer.epoch.store(tail.epoch, Ordering::Relaxed);
+        let reserve =
+            if start.pos == tail.pos { head.pos } else { start.pos.wrapping_add(self.capacity) };
+        lines.reserve.reserve.store(reserve, Ordering::Relaxed);
+        let mut pos = start.pos;
+        while pos != head.pos {
+            self.frames.adopt_frame(&old.frames, pos);
+            pos = pos.wrapping_add(1);
+        }
+        self.rebuild_stats(old);
+        Ok(())
+    }
+
+    /// Where the unread begins: at the tail, or where an overwriting producer has left something.
+    fn oldest_whole(&self, tail: Place, head: Place) -> Place {
+        // Relaxed: the producer of a sealed ring is excluded from what lies before the cut.
+        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
+        if reserve.wrapping_sub(tail.pos) <= self.capacity {
+            return tail;
+        }
+        self.oldest_mark(reserve)
+            .filter(|mark| head.pos.wrapping_sub(mark.pos) <= self.capacity)
+            .unwrap_or(head)
+    }
+
+    fn rebuild_stats(&self, old: &Ring) {
+        let (new, old) = (self.lines(), old.lines());
+        let words = |lines: &RingLines| -> [*const crate::sync::AtomicU64; 7] {
+            [
+                &lines.producer_stats.times_full,
+                &lines.producer_stats.parks,
+                &lines.producer_stats.wakes,
+                &lines.producer_stats.high_water,
+                &lines.consumer_stats.parks,
+                &lines.consumer_stats.wakes,
+                &lines.consumer.lost,
+            ]
+        };
+        for (to, from) in words(new).into_iter().zip(words(old)) {
+            // SAFETY: both arrays hold references into the two pages, alive as long as the rings.
+            let (to, from) = unsafe { (&*to, &*from) };
+            // Relaxed: figures for people.
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// The oldest remembered boundary whose frames were not overwritten up to `reserve`.
+    fn oldest_mark(&self, reserve: u64) -> Option<Place> {
+        let oldest = reserve.wrapping_sub(self.capacity);
+        (0..=MARKS as u64).find_map(|step| self.whole_mark(oldest.wrapping_add(step * self.eighth())))
+    }
+
+    /// The newest remembered boundary.
+    fn newest_mark(&self) -> Option<Place> {
+        // pairs RESERVE: only chooses where to look; every mark is checked after it is read.
+        let reserve = self.lines().reserve.reserve.load(Ordering::Acquire);
+        (0..=MARKS as u64).find_map(|step| self.whole_mark(reserve.wrapping_sub(step * self.eighth())))
+    }
+
+    /// The boundary remembered for the eighth around a position, if it still counts.
+    fn whole_mark(&self, around: u64) -> Option<Place> {
+        let mark = self.mark(around);
+        // Relaxed: believed only if the distance below is still right after the fence.
+        let place = Place {
+            pos: mark.pos.load(Ordering::Relaxed),
+            number: mark.number.load(Ordering::Relaxed),
+            epoch: mark.epoch.load(Ordering::Relaxed),
+            bytes: 0,
+        };
+        // pairs RESERVE: a mark replaced meanwhile is of an eighth that was reserved again.
+        fence(Ordering::Acquire);
+        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
+        let is_whole = reserve.wrapping_sub(place.pos) <= self.capacity;
+        let is_of_eighth = place.pos / self.eighth() == around / self.eighth();
+        (is_whole && is_of_eighth).then_some(place)
+    }
+}
+
+/// The commit word of a whole message at `pos`.
+#[inline(always)]
+fn committed(pos: u64) -> u64 {
+    pos.wrapping_add(1)
+}
+
+/// A commit word that no frame at this place of the ring can ever have: every position there
+/// differs from `pos` by a multiple of the capacity, which is even, and this one by an odd number.
+#[inline(always)]
+fn never(pos: u64) -> u64 {
+    !committed(pos)
+}
+
+/// The number with these low 32 bits that is nearest to `near`.
+fn nearest(near: u64, low: u32) -> u64 {
+    let ahead = low.wrapping_sub(near as u32) as i32;
+    near.wrapping_add(i64::from(ahead) as u64)
+}

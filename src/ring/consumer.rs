@@ -1,0 +1,299 @@
+//! The reading end: `find`, then copy or look at the message in place, then `consume`.
+//!
+//! ```text
+//! find:      acquire-load the commit word of the frame at tail; is it tail + 1?
+//!            load length and number once, check them            -- control frames are digested here
+//! consume:   store number, release-store tail                  -- the one point of consumption
+//! settle:    after a look at the bell, publish the space every eighth of the ring
+//! ```
+//!
+//! Killed before `consume`, the message is read again by the successor; killed after it, it is not.
+//! In a direction that is overwritten the reader races the writer by design, and reads as a tap
+//! does ([`Cursor`]): copy first, then ask whether the copy is whole.
+
+use super::{Cursor, Kind, Place, Ring, committed};
+use crate::config::MessageId;
+use crate::error::{Error, Result};
+use crate::sync::Ordering;
+
+/// Control frames digested in one call; a correct writer needs no more, a hostile one gets no
+/// endless loop.
+const CONTROL_BUDGET: usize = 64;
+
+/// The reading end of a ring; at most one exists, which the role's lock guarantees.
+pub(crate) struct Consumer {
+    ring: Ring,
+    tail: u64,
+    /// The number of the message at the tail.
+    number: u64,
+    epoch: u64,
+    /// The position that the producer was told last.
+    published: u64,
+    eighth: u64,
+    inline_len: usize,
+    /// Overwritten before they could be read, since this reader began.
+    lost: u64,
+    last: Option<MessageId>,
+}
+
+/// A message that lies at the tail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub len: usize,
+    frames: u64,
+}
+
+impl Consumer {
+    /// Goes on where the last consumer stopped.
+    pub(crate) fn resume(ring: Ring) -> Result<Self> {
+        let tail = ring.find_tail();
+        let head = ring.find_head(None)?;
+        ring.check_distance(tail.pos, head.pos)?;
+        // pairs RECLAIM: the dead consumer's reads are over; its last published space may lag.
+        ring.lines().space.space.store(tail.pos, Ordering::Release);
+        Ok(Consumer {
+            ring,
+            tail: tail.pos,
+            number: tail.number,
+            epoch: tail.epoch,
+            published: tail.pos,
+            eighth: ring.eighth(),
+            inline_len: ring.inline_len(),
+            lost: 0,
+            last: None,
+        })
+    }
+
+    /// The ring, for its bells and figures.
+    #[inline(always)]
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Whether messages may be overwritten, so that only copies can be trusted.
+    pub(crate) fn is_racing(&self) -> bool {
+        self.ring.overwrite
+    }
+
+    /// Where this reader stands.
+    pub(crate) fn place(&self) -> Place {
+        Place { pos: self.tail, number: self.number, epoch: self.epoch, bytes: 0 }
+    }
+
+    /// The message read last.
+    pub(crate) fn last_id(&self) -> Option<MessageId> {
+        self.last
+    }
+
+    /// The message that is next.
+    pub(crate) fn next_id(&self) -> MessageId {
+        MessageId { epoch: self.epoch, number: self.number }
+    }
+
+    /// Messages lost by overwriting since this reader began.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The message at the tail, if it is there.
+    #[inline(always)]
+    pub(crate) fn find(&mut self) -> Result<Option<Found>> {
+        // pairs PUBLISH: the message is whole if its commit word says so (I2).
+        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+        if word != committed(self.tail) {
+            return Ok(None);
+        }
+        // Relaxed: behind the acquire; loaded once (I8).
+        let meta = self.ring.frames.meta(self.tail).load(Ordering::Relaxed);
+        let len = meta as u32 as usize;
+        if len <= self.inline_len && (meta >> 32) as u32 == self.number as u32 {
+            return Ok(Some(Found { len, frames: 1 }));
+        }
+        self.find_other(meta)
+    }
+
+    /// A long message, a control frame, or nonsense.
+    #[cold]
+    #[inline(never)]
+    fn find_other(&mut self, mut meta: u64) -> Result<Option<Found>> {
+        for _ in 0..CONTROL_BUDGET {
+            if (meta >> 32) as u32 != self.number as u32 {
+                return Err(Error::Corrupt { what: "a message out of its order" });
+            }
+            let (kind, frames) = self.ring.examine(self.tail, meta)?;
+            match kind {
+                Kind::Message { len } => return Ok(Some(Found { len, frames })),
+                Kind::Epoch => self.enter_epoch(self.ring.announced(self.tail))?,
+                Kind::Skip => {}
+            }
+            self.step_over(frames);
+            // pairs PUBLISH: as in `find`.
+            let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+            if word != committed(self.tail) {
+                return Ok(None);
+            }
+            // Relaxed: as in `find`.
+            meta = self.ring.frames.meta(self.tail).load(Ordering::Relaxed);
+        }
+        Ok(None)
+    }
+
+    fn enter_epoch(&mut self, epoch: u64) -> Result<()> {
+        if epoch <= self.epoch {
+            return Err(Error::Corrupt { what: "an epoch that goes back" });
+        }
+        self.epoch = epoch;
+        // Relaxed: stored before the tail moves over its frame; killed between, it is digested
+        // again. The release of the tail keeps the order.
+        self.ring.lines().consumer.epoch.store(epoch, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Moves over a control frame.
+    fn step_over(&mut self, frames: u64) {
+        self.tail = self.tail.wrapping_add(frames);
+        // pairs RECLAIM: as in `consume`.
+        self.ring.lines().consumer.tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Where the message at the tail lies.
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> *const u8 {
+        self.ring.frames.payload(self.tail)
+    }
+
+    /// Copies the message that was found at the tail.
+    #[inline(always)]
+    pub(crate) fn copy(&self, found: Found, buffer: &mut [u8]) -> Result<()> {
+        let Some(out) = buffer.get_mut(..found.len) else {
+            return Err(Error::BufferTooSmall { len: found.len, buffer: buffer.len() });
+        };
+        // SAFETY: the message was found committed, its length checked, and it is not released, so
+        // its writer leaves it alone (I3).
+        unsafe { self.ring.frames.copy_out(self.tail, out) };
+        Ok(())
+    }
+
+    /// Consumes the message that was found at the tail.
+    #[inline(always)]
+    pub(crate) fn consume(&mut self, found: Found) {
+        self.pass(found);
+        self.store_place();
+    }
+
+    /// Moves over a message without telling anybody yet.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, found: Found) {
+        self.last = Some(MessageId { epoch: self.epoch, number: self.number });
+        self.tail = self.tail.wrapping_add(found.frames);
+        self.number = self.number.wrapping_add(1);
+    }
+
+    /// Tells the producer and a successor how far this reader has read (I5).
+    #[inline(always)]
+    pub(crate) fn store_place(&self) {
+        let line = &self.ring.lines().consumer;
+        // Relaxed: carried by the release below, which keeps it first.
+        line.number.store(self.number, Ordering::Relaxed);
+        // pairs RECLAIM: the copy is done before the frames can be written again.
+        line.tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Tells the producer of the space if much has been read since. Only after a look at the bell
+    /// that found the segment unsealed (I7).
+    #[inline(always)]
+    pub(crate) fn settle(&mut self) {
+        if self.tail.wrapping_sub(self.published) >= self.eighth {
+            self.publish();
+        }
+    }
+
+    /// Tells the producer of all the space. Same condition.
+    #[inline(always)]
+    pub(crate) fn publish(&mut self) {
+        if self.published != self.tail {
+            self.published = self.tail;
+            // pairs RECLAIM: the copies are done before the frames can be written again.
+            self.ring.lines().space.space.store(self.tail, Ordering::Release);
+        }
+    }
+
+    /// Takes back what was read from behind a cut.
+    pub(crate) fn rewind(&mut self, place: Place, last: Option<MessageId>) {
+        (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
+        self.last = last;
+    }
+
+    /// Stands where a reader of the same epoch stood on the segment that this one replaces.
+    pub(crate) fn carry_on(&mut self, from: &Consumer) {
+        self.rewind(from.place(), from.last);
+        self.lost = from.lost;
+        // Relaxed: as in `enter_epoch`.
+        self.ring.lines().consumer.epoch.store(self.epoch, Ordering::Relaxed);
+        self.store_place();
+        self.publish();
+    }
+
+    /// Copies the next message while it may be overwritten, and consumes it.
+    pub(crate) fn race(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let mut cursor = Cursor::at(self.ring, self.place());
+        let copied = cursor.try_copy(buffer);
+        if let Ok(Some(copied)) = &copied {
+            self.last = Some(copied.id);
+        }
+        self.follow(&cursor);
+        Ok(copied?.map(|copied| copied.len))
+    }
+
+    /// The length of the next message while it may be overwritten.
+    pub(crate) fn race_len(&mut self) -> Result<Option<usize>> {
+        let mut cursor = Cursor::at(self.ring, self.place());
+        let found = cursor.find();
+        self.follow(&cursor);
+        Ok(found?.map(|(len, _)| len))
+    }
+
+    /// Stands where the cursor went: over what it copied, and over what was lost.
+    fn follow(&mut self, cursor: &Cursor) {
+        let (place, lost) = (cursor.place(), cursor.lost());
+        if place == self.place() {
+            return;
+        }
+        (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
+        let line = &self.ring.lines().consumer;
+        // Relaxed: this side is the only writer, the release of the tail carries both.
+        line.epoch.store(self.epoch, Ordering::Relaxed);
+        if lost > 0 {
+            self.lost += lost;
+            line.lost.store(line.lost.load(Ordering::Relaxed) + lost, Ordering::Relaxed);
+        }
+        self.store_place();
+    }
+
+    /// Goes to the newest message, and says how many were passed over.
+    pub(crate) fn skip_to_latest(&mut self) -> Result<u64> {
+        let start = self.number;
+        let mut before = self.place();
+        loop {
+            let place = self.place();
+            let found = if self.is_racing() {
+                let mut cursor = Cursor::at(self.ring, place);
+                let found = cursor.find();
+                self.follow(&cursor);
+                let here = self.place();
+                found?.map(|(len, frames)| (here, Found { len, frames }))
+            } else {
+                self.find()?.map(|found| (self.place(), found))
+            };
+            let Some((here, found)) = found else { break };
+            before = here;
+            self.tail = self.tail.wrapping_add(found.frames);
+            self.number = self.number.wrapping_add(1);
+        }
+        if self.number != start {
+            self.rewind(before, self.last);
+        }
+        self.store_place();
+        Ok(self.number.wrapping_sub(start))
+    }
+}

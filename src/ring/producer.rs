@@ -1,0 +1,327 @@
+//! The writing end: `try_write`, or `claim` and then `commit` or `abort`.
+//!
+//! ```text
+//! write(message):
+//!     if head + frames + 1 > limit:  make room        -- rare, and the only look at the consumer
+//!     copy the message behind the frame's header
+//!     if payload of an earlier lap can lie ahead:  clear the next frame's commit word
+//!     store length and number, release-store the commit word          -- the message exists
+//!     store number and head                                     -- for a successor
+//! ```
+//!
+//! A kill between any two machine instructions leaves a prefix of this. Before the commit word
+//! nothing happened; after it the message is there, and a successor walks on over it.
+//!
+//! Ghosts: payload of a message of several frames lies where later headers will stand, and could
+//! read as a commit word. `dirty_until` is the position up to which that is possible: one lap from
+//! the end of the last long *claim* (not commit: an aborted claim may have been filled in). A
+//! producer that resumes does not know what its predecessor claimed, and assumes the worst for one
+//! lap. A skip leaves frames unwritten for a lap, but only ever comes with a long claim.
+
+use std::sync::atomic::Ordering;
+
+use super::{EPOCH, Kind, Place, Ring, SEALED, SKIP, committed, never};
+use crate::config::MessageId;
+use crate::error::{Error, Result};
+use crate::sync::fence;
+
+/// The writing end of a ring; at most one exists, which the role's lock guarantees.
+pub(crate) struct Producer {
+    ring: Ring,
+    head: u64,
+    /// Frames below may be written: they are free, and reserved (I3, I6).
+    limit: u64,
+    /// The consumer's position when it was last looked at.
+    space_seen: u64,
+    dirty_until: u64,
+    /// The number of the next message.
+    number: u64,
+    bytes: u64,
+    epoch: u64,
+    /// The epoch of the last committed message.
+    last_epoch: u64,
+    /// The eighth that was marked last.
+    marked: u64,
+    eighth_shift: u32,
+    inline_len: usize,
+}
+
+impl Producer {
+    /// Goes on where the last producer stopped, as an owner of the given epoch.
+    pub(crate) fn resume(ring: Ring, epoch: u64) -> Result<Self> {
+        let head = ring.find_head(None)?;
+        let tail = ring.find_tail();
+        ring.check_distance(tail.pos, head.pos)?;
+        ring.store_head(head);
+        Ok(Producer {
+            ring,
+            head: head.pos,
+            // Nothing is reserved yet, so that the first write makes room, and says who writes.
+            limit: head.pos,
+            space_seen: tail.pos,
+            dirty_until: head.pos.wrapping_add(ring.capacity),
+            number: head.number,
+            bytes: head.bytes,
+            epoch,
+            last_epoch: head.epoch,
+            marked: u64::MAX,
+            eighth_shift: ring.eighth().trailing_zeros(),
+            inline_len: ring.inline_len(),
+        })
+    }
+
+    /// The ring, for its bells and figures.
+    #[inline(always)]
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The position of the next frame.
+    #[inline(always)]
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The last message committed in this direction, by this producer or an earlier one.
+    pub(crate) fn last_committed(&self) -> Option<MessageId> {
+        let number = self.number.checked_sub(1)?;
+        Some(MessageId { epoch: self.last_epoch, number })
+    }
+
+    /// Writes one message, or says [`Error::Full`] and has written nothing.
+    #[inline(always)]
+    pub(crate) fn try_write(&mut self, message: &[u8]) -> Result<()> {
+        let frames = self.put(message)?;
+        self.finish(frames, message.len());
+        self.store_place();
+        Ok(())
+    }
+
+    /// Writes as many of the messages as there is room for, and says how many. Each is committed
+    /// front to back; only the bookkeeping is put off to the end, which I4 allows.
+    pub(crate) fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
+        for (count, message) in messages.iter().enumerate() {
+            let message = message.as_ref();
+            match self.put(message) {
+                Ok(frames) => self.finish(frames, message.len()),
+                Err(_) if count > 0 => {
+                    self.store_place();
+                    return Ok(count);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.store_place();
+        Ok(messages.len())
+    }
+
+    /// Makes room for a message of `len` bytes and gives its place in the ring. Until
+    /// [`Producer::commit`], nothing has happened; claiming again or writing aborts it.
+    pub(crate) fn claim(&mut self, len: usize) -> Result<*mut u8> {
+        self.make_ready(len)?;
+        Ok(self.ring.frames.payload(self.head))
+    }
+
+    /// Commits the first `len` bytes of what was claimed last.
+    ///
+    /// # Safety
+    /// The last call must have been a claim of at least `len` bytes.
+    pub(crate) unsafe fn commit(&mut self, len: usize) {
+        self.finish(self.ring.frames_for(len), len);
+        self.store_place();
+    }
+
+    /// Copies the message into the free frames at the head, and says how many it takes.
+    #[inline(always)]
+    fn put(&mut self, message: &[u8]) -> Result<u64> {
+        // One frame, which is reserved, with one behind it: nothing else is to be done.
+        let frames = if message.len() <= self.inline_len && self.has_room(1) {
+            1
+        } else {
+            self.make_ready(message.len())?
+        };
+        if self.ring.overwrite {
+            self.mark();
+            // SAFETY: the frames from the head on are free, reserved and long enough.
+            unsafe { self.ring.frames.race_in(self.head, message) };
+        } else {
+            // SAFETY: as above, and in a ring that is not overwritten nobody reads them (I3).
+            unsafe { self.ring.frames.copy_in(self.head, message) };
+        }
+        Ok(frames)
+    }
+
+    /// Commits a message that lies in the frames at the head.
+    #[inline(always)]
+    fn finish(&mut self, frames: u64, len: usize) {
+        self.publish(len as u32, frames);
+        self.number = self.number.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(len as u64);
+    }
+
+    /// Release-stores the commit word of the frame at the head, and moves on.
+    #[inline(always)]
+    fn publish(&mut self, len: u32, frames: u64) {
+        let next = self.head.wrapping_add(frames);
+        if is_before(next, self.dirty_until) {
+            // I1. Relaxed: the release below keeps it before the commit, and whoever looks at that
+            // frame has seen the commit first.
+            self.ring.frames.commit(next).store(never(next), Ordering::Relaxed);
+        }
+        let meta = u64::from(len) | self.number << 32;
+        // Relaxed: carried by the release of the commit word.
+        self.ring.frames.meta(self.head).store(meta, Ordering::Relaxed);
+        // pairs PUBLISH: the message is whole before its commit word says so (I2).
+        self.ring.frames.commit(self.head).store(committed(self.head), Ordering::Release);
+        self.head = next;
+    }
+
+    /// Tells a successor where the ring ends (I4).
+    #[inline(always)]
+    fn store_place(&self) {
+        let line = &self.ring.lines().producer;
+        // Relaxed: nobody synchronises with these; the number comes first, and a compiler fence
+        // keeps it there: a process that dies leaves a prefix of its own stores.
+        line.bytes.store(self.bytes, Ordering::Relaxed);
+        line.number.store(self.number, Ordering::Relaxed);
+        line.head.store(self.head, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn has_room(&self, frames: u64) -> bool {
+        // One frame behind the message stays free, so that there is one to clear (I1).
+        self.limit.wrapping_sub(self.head) > frames
+    }
+
+    /// Makes the frames for a message of `len` bytes writable: announces a new epoch, skips to the
+    /// start of the ring if the message would run over its end, and reserves.
+    #[cold]
+    #[inline(never)]
+    fn make_ready(&mut self, len: usize) -> Result<u64> {
+        if len > self.ring.max_len {
+            return Err(Error::TooLong { len, max: self.ring.max_len });
+        }
+        if self.last_epoch != self.epoch {
+            self.reserve(1)?;
+            self.announce();
+        }
+        let frames = self.ring.frames_for(len);
+        let until_end = self.ring.until_end(self.head);
+        let skipped = if frames > until_end { until_end } else { 0 };
+        self.reserve(skipped + frames)?;
+        if skipped > 0 {
+            self.publish(SKIP, skipped);
+            self.store_place();
+        }
+        if frames > 1 {
+            let end = self.head.wrapping_add(frames);
+            self.dirty_until = end.wrapping_add(self.ring.capacity);
+        }
+        Ok(frames)
+    }
+
+    /// Tells the reader that the messages from here on have another author.
+    fn announce(&mut self) {
+        // SAFETY: one frame is reserved and has room for a word.
+        unsafe { self.ring.frames.race_in(self.head, &self.epoch.to_le_bytes()) };
+        self.publish(EPOCH, 1);
+        self.last_epoch = self.epoch;
+        // Relaxed: for a successor, who reads it after the lock was freed.
+        self.ring.lines().producer.epoch.store(self.epoch, Ordering::Relaxed);
+        self.store_place();
+    }
+
+    /// Raises the limit so that `frames` and one more fit, or says that the ring is full.
+    fn reserve(&mut self, frames: u64) -> Result<()> {
+        if self.has_room(frames) {
+            return Ok(());
+        }
+        let end = self.free_until(frames)?;
+        let eighth = self.ring.eighth();
+        let needed = self.head.wrapping_add(frames + 1);
+        let rounded = needed.wrapping_add(eighth - 1) & !(eighth - 1);
+        self.limit = if is_before(end, rounded) { end } else { rounded };
+        // pairs RESERVE: whoever reads a word written from here on sees the reservation too.
+        self.ring.lines().reserve.reserve.store(self.limit, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.mark();
+        Ok(())
+    }
+
+    /// Up to where frames are free, if `frames` and one more are.
+    fn free_until(&mut self, frames: u64) -> Result<u64> {
+        let capacity = self.ring.capacity;
+        if self.ring.overwrite {
+            return Ok(self.head.wrapping_add(capacity));
+        }
+        let fits = |seen: u64| seen.wrapping_add(capacity).wrapping_sub(self.head) > frames;
+        if !fits(self.space_seen) {
+            // pairs RECLAIM: the consumer's reads are done before these frames are written.
+            let space = self.ring.lines().space.space.load(Ordering::Acquire);
+            self.space_seen = self.checked_tail(space)?;
+        }
+        if !fits(self.space_seen) {
+            // Published space lags by up to an eighth; before a refusal the exact tail counts. It
+            // is believed only if the segment is not sealed after it was loaded: a tail that the
+            // sealer has not seen is behind the cut (I7).
+            // pairs RECLAIM: as above.
+            let tail = self.ring.lines().consumer.tail.load(Ordering::Acquire);
+            // pairs SEAL: relaxed, behind the acquire.
+            if self.ring.lines().data_bell.word.load(Ordering::Relaxed) & SEALED == 0 {
+                self.space_seen = self.checked_tail(tail)?;
+            }
+        }
+        if !fits(self.space_seen) {
+            return Err(Error::Full);
+        }
+        Ok(self.space_seen.wrapping_add(capacity))
+    }
+
+    /// A position of the consumer, if it can be one: between the last one seen and the head.
+    fn checked_tail(&self, tail: u64) -> Result<u64> {
+        let unread = self.head.wrapping_sub(tail);
+        let unread_before = self.head.wrapping_sub(self.space_seen);
+        if unread <= unread_before {
+            return Ok(tail);
+        }
+        // The published space may lag behind the exact tail seen before; never by more than a ring.
+        if unread <= self.ring.capacity {
+            return Ok(self.space_seen);
+        }
+        Err(Error::Corrupt { what: "the reader's position is not inside the ring" })
+    }
+
+    /// Remembers the head as a boundary, once per eighth. The mark that it replaces is a lap older,
+    /// and must not count any more before it is touched: all of its eighth must be reserved.
+    #[inline(always)]
+    fn mark(&mut self) {
+        let eighth = self.head >> self.eighth_shift;
+        let end = eighth.wrapping_add(1) << self.eighth_shift;
+        if eighth != self.marked && !is_before(self.limit, end) {
+            self.marked = eighth;
+            let place =
+                Place { pos: self.head, number: self.number, epoch: self.last_epoch, bytes: 0 };
+            self.ring.store_mark(place);
+        }
+    }
+
+    /// How many of the messages that ended at the head, counted back from it, lie before `cut`.
+    /// `from` is where the first of them began.
+    pub(crate) fn count_before(&self, from: u64, cut: u64) -> Result<usize> {
+        let (mut pos, mut count) = (from, 0);
+        while is_before(pos, cut) && pos != self.head {
+            // Relaxed: this producer wrote it.
+            let meta = self.ring.frames.meta(pos).load(Ordering::Relaxed);
+            let (kind, frames) = self.ring.examine(pos, meta)?;
+            pos = pos.wrapping_add(frames);
+            count += usize::from(matches!(kind, Kind::Message { .. }));
+        }
+        Ok(count)
+    }
+}
+
+/// Whether `a` lies before `b`, on a circle of positions.
+#[inline(always)]
+pub(super) fn is_before(a: u64, b: u64) -> bool {
+    (a.wrapping_sub(b) as i64) < 0
+}

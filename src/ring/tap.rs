@@ -1,0 +1,154 @@
+//! Reading without being the consumer: copy first, then ask whether the copy is whole.
+//!
+//! ```text
+//! frame, word by word  ->  acquire fence  ->  reserve:  at most position + capacity?  whole
+//!                                                     more?  a lap behind: discard, and jump
+//! ```
+//!
+//! The commit word alone proves nothing here: a longer, newer message puts payload over it. The
+//! producer raises `reserve` before it writes a frame (RESERVE), so a copy that caught any of the
+//! new bytes sees the new reservation too. After a lap the cursor goes on at the oldest boundary
+//! that is remembered (one per eighth of the ring), and the numbers tell exactly how many messages
+//! were lost.
+//!
+//! A cursor never stores into the segment. The reader of an overwritten direction is a cursor too;
+//! it stores its own position afterwards.
+
+use super::{Kind, Place, Ring, committed, nearest};
+use crate::config::MessageId;
+use crate::error::{Error, Result};
+use crate::sync::{Ordering, fence};
+
+/// Frames looked at in one call, so that a call ends whatever the peer writes.
+const BUDGET: usize = 64;
+
+/// A reading position that nobody waits for.
+pub(crate) struct Cursor {
+    ring: Ring,
+    place: Place,
+    lost: u64,
+}
+
+/// A message that was copied whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Copied {
+    pub len: usize,
+    pub id: MessageId,
+}
+
+impl Cursor {
+    /// A cursor at a known place.
+    pub(crate) fn at(ring: Ring, place: Place) -> Self {
+        Cursor { ring, place, lost: 0 }
+    }
+
+    /// A cursor at the oldest message that is still in the ring.
+    pub(crate) fn at_oldest(ring: Ring) -> Self {
+        // pairs RESERVE: only chooses a mark; the marks are checked after they are read.
+        let reserve = ring.lines().reserve.reserve.load(Ordering::Acquire);
+        let place = ring.oldest_mark(reserve).unwrap_or_default();
+        Cursor { ring, place, lost: 0 }
+    }
+
+    /// A cursor behind the newest message.
+    pub(crate) fn at_newest(ring: Ring) -> Result<Self> {
+        let mut cursor = Cursor::at_oldest(ring);
+        if let Some(mark) = ring.newest_mark() {
+            cursor.place = mark;
+        }
+        // One lap at most; the frames that come meanwhile are news.
+        for _ in 0..ring.capacity {
+            match cursor.find()? {
+                Some((_, frames)) => cursor.pass(frames),
+                None => break,
+            }
+        }
+        cursor.lost = 0;
+        Ok(cursor)
+    }
+
+    /// Where the cursor stands.
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Messages passed over because they were overwritten.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Length and frames of the message at the cursor, if it is there.
+    pub(crate) fn find(&mut self) -> Result<Option<(usize, u64)>> {
+        for _ in 0..BUDGET {
+            // pairs PUBLISH: the message is whole if its commit word says so and no lap happened.
+            let word = self.ring.frames.commit(self.place.pos).load(Ordering::Acquire);
+            // Relaxed: behind the acquire, and believed only after the fence in `is_lapped`.
+            let meta = self.ring.frames.meta(self.place.pos).load(Ordering::Relaxed);
+            let announced = self.ring.announced(self.place.pos);
+            if self.is_lapped() {
+                if !self.jump() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if word != committed(self.place.pos) {
+                return Ok(None);
+            }
+            if nearest(self.place.number, (meta >> 32) as u32) != self.place.number {
+                return Err(Error::Corrupt { what: "a message out of its order" });
+            }
+            let (kind, frames) = self.ring.examine(self.place.pos, meta)?;
+            match kind {
+                Kind::Message { len } => return Ok(Some((len, frames))),
+                Kind::Epoch => self.place.epoch = announced,
+                Kind::Skip => {}
+            }
+            self.place.pos = self.place.pos.wrapping_add(frames);
+        }
+        Ok(None)
+    }
+
+    /// Copies the message at the cursor, and moves on.
+    pub(crate) fn try_copy(&mut self, buffer: &mut [u8]) -> Result<Option<Copied>> {
+        for _ in 0..BUDGET {
+            let Some((len, frames)) = self.find()? else { return Ok(None) };
+            let room = buffer.len();
+            let Some(out) = buffer.get_mut(..len) else {
+                return Err(Error::BufferTooSmall { len, buffer: room });
+            };
+            // SAFETY: the length was checked against the ring, and word by word it may race.
+            unsafe { self.ring.frames.race_out(self.place.pos, out) };
+            if self.is_lapped() {
+                continue;
+            }
+            let id = MessageId { epoch: self.place.epoch, number: self.place.number };
+            self.pass(frames);
+            return Ok(Some(Copied { len, id }));
+        }
+        Ok(None)
+    }
+
+    /// Moves over a message.
+    pub(crate) fn pass(&mut self, frames: u64) {
+        self.place.pos = self.place.pos.wrapping_add(frames);
+        self.place.number = self.place.number.wrapping_add(1);
+    }
+
+    /// Whether the frames at the cursor may have been written again since they were read (I6).
+    fn is_lapped(&self) -> bool {
+        // pairs RESERVE: everything read before is older than the reservation read now.
+        fence(Ordering::Acquire);
+        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Relaxed);
+        reserve.wrapping_sub(self.place.pos) > self.ring.capacity
+    }
+
+    /// Goes to the oldest boundary that is left.
+    fn jump(&mut self) -> bool {
+        // pairs RESERVE: as in `at_oldest`.
+        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Acquire);
+        let Some(mark) = self.ring.oldest_mark(reserve) else { return false };
+        self.lost = self.lost.wrapping_add(mark.number.wrapping_sub(self.place.number));
+        self.place = mark;
+        true
+    }
+}

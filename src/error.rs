@@ -205,7 +205,10 @@ impl fmt::Display for Error {
                 write!(f, "the role of {role} is taken by pid {pid} ({state})")
             }
             Error::TooLong { len, max } => {
-                write!(f, "a message of {len} bytes is too long: this direction carries up to {max}")
+                write!(
+                    f,
+                    "a message of {len} bytes is too long: this direction carries up to {max}"
+                )
             }
             Error::BufferTooSmall { len, buffer } => {
                 write!(f, "the message has {len} bytes, the buffer only {buffer}; it is kept")
@@ -225,11 +228,9 @@ impl fmt::Display for Error {
                 f,
                 "the segment is of another build of eshm: {what} {theirs:#x}, here {ours:#x}"
             ),
-            Error::Os { operation, object, errno } => write!(
-                f,
-                "{operation} {object}: {}",
-                std::io::Error::from_raw_os_error(*errno)
-            ),
+            Error::Os { operation, object, errno } => {
+                write!(f, "{operation} {object}: {}", std::io::Error::from_raw_os_error(*errno))
+            }
             Error::Corrupt { what } => write!(f, "the segment is corrupt: {what}"),
         }
     }

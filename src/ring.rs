@@ -358,14 +358,16 @@ impl Ring {
     /// The oldest remembered boundary whose frames were not overwritten up to `reserve`.
     fn oldest_mark(&self, reserve: u64) -> Option<Place> {
         let oldest = reserve.wrapping_sub(self.capacity);
-        (0..=MARKS as u64).find_map(|step| self.whole_mark(oldest.wrapping_add(step * self.eighth())))
+        (0..=MARKS as u64)
+            .find_map(|step| self.whole_mark(oldest.wrapping_add(step * self.eighth())))
     }
 
     /// The newest remembered boundary.
     fn newest_mark(&self) -> Option<Place> {
         // pairs RESERVE: only chooses where to look; every mark is checked after it is read.
         let reserve = self.lines().reserve.reserve.load(Ordering::Acquire);
-        (0..=MARKS as u64).find_map(|step| self.whole_mark(reserve.wrapping_sub(step * self.eighth())))
+        (0..=MARKS as u64)
+            .find_map(|step| self.whole_mark(reserve.wrapping_sub(step * self.eighth())))
     }
 
     /// The boundary remembered for the eighth around a position, if it still counts.

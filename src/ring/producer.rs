@@ -279,13 +279,12 @@ impl Producer {
 
     /// A position of the consumer, if it can be one: between the last one seen and the head.
     fn checked_tail(&self, tail: u64) -> Result<u64> {
-        let unread = self.head.wrapping_sub(tail);
-        let unread_before = self.head.wrapping_sub(self.space_seen);
-        if unread <= unread_before {
+        let read = tail.wrapping_sub(self.space_seen);
+        if read <= self.head.wrapping_sub(self.space_seen) {
             return Ok(tail);
         }
-        // The published space may lag behind the exact tail seen before; never by more than a ring.
-        if unread <= self.ring.capacity {
+        // The published space may lag behind the exact tail seen before, but never by a lap.
+        if self.space_seen.wrapping_sub(tail) <= self.ring.capacity {
             return Ok(self.space_seen);
         }
         Err(Error::Corrupt { what: "the reader's position is not inside the ring" })

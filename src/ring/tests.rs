@@ -25,7 +25,11 @@ impl Bench {
         // SAFETY: the memory is large enough for a page of cursors and all frames, and lives
         // longer than the ends that the test makes.
         unsafe {
-            let frames = Frames::new(base.add(4096), self.geometry.frames, self.geometry.frame_size as usize);
+            let frames = Frames::new(
+                base.add(4096),
+                self.geometry.frames,
+                self.geometry.frame_size as usize,
+            );
             Ring::new(lines, frames, self.geometry)
         }
     }
@@ -33,7 +37,8 @@ impl Bench {
 
 fn payload(number: u64, len: usize) -> Vec<u8> {
     // Words that look like commit words of positions nearby, so that a ghost would be believed.
-    let mut bytes: Vec<u8> = (0..len as u64 / 8 + 1).flat_map(|w| (number + w / 8).to_le_bytes()).collect();
+    let mut bytes: Vec<u8> =
+        (0..len as u64 / 8 + 1).flat_map(|w| (number + w / 8).to_le_bytes()).collect();
     bytes.truncate(len);
     bytes
 }
@@ -55,17 +60,28 @@ fn a_random_history_agrees_with_a_queue() {
                 match dice % 16 {
                     0..=7 => {
                         let max = bench.geometry.max_message();
-                        let len = if dice & 256 == 0 { dice / 512 % 49.min(max) } else { dice / 512 % (max + 1) };
+                        let len = if dice & 256 == 0 {
+                            dice / 512 % 49.min(max)
+                        } else {
+                            dice / 512 % (max + 1)
+                        };
                         let message = payload(start.wrapping_add(dice as u64 % 64), len);
                         match producer.try_write(&message) {
-                            Ok(()) => { oracle.push_back(message); sent += 1; }
+                            Ok(()) => {
+                                oracle.push_back(message);
+                                sent += 1;
+                            }
                             // Control frames take room too, until the reader has gone over them.
                             Err(Error::Full) if oracle.is_empty() => {
                                 assert!(consumer.find().unwrap().is_none());
                                 match producer.try_write(&message) {
                                     // A resumed producer may have announced itself only now.
                                     Err(Error::Full) => assert!(consumer.find().unwrap().is_none()),
-                                    done => { done.unwrap(); oracle.push_back(message); sent += 1; }
+                                    done => {
+                                        done.unwrap();
+                                        oracle.push_back(message);
+                                        sent += 1;
+                                    }
                                 }
                             }
                             Err(Error::Full) => {}
@@ -84,20 +100,18 @@ fn a_random_history_agrees_with_a_queue() {
                         }
                     }
                     10 => consumer = Consumer::resume(bench.ring()).unwrap(),
-                    _ => {
-                        match consumer.find().unwrap() {
-                            None => assert!(oracle.is_empty()),
-                            Some(found) => {
-                                let mut buffer = vec![0; found.len];
-                                consumer.copy(found, &mut buffer).unwrap();
-                                consumer.consume(found);
-                                consumer.settle();
-                                assert_eq!(Some(buffer), oracle.pop_front());
-                                assert_eq!(consumer.last_id().unwrap().number, read);
-                                read += 1;
-                            }
+                    _ => match consumer.find().unwrap() {
+                        None => assert!(oracle.is_empty()),
+                        Some(found) => {
+                            let mut buffer = vec![0; found.len];
+                            consumer.copy(found, &mut buffer).unwrap();
+                            consumer.consume(found);
+                            consumer.settle();
+                            assert_eq!(Some(buffer), oracle.pop_front());
+                            assert_eq!(consumer.last_id().unwrap().number, read);
+                            read += 1;
                         }
-                    }
+                    },
                 }
             }
             assert!(sent > 1000);

@@ -1,0 +1,1 @@
+//! Frames as cells that a model checker watches.

@@ -1,0 +1,190 @@
+//! The memory of a segment.
+//!
+//! It must never hand out a reference or a slice: the peer writes these bytes at any time, so the
+//! only thing that leaves is a raw pointer, valid as long as the [`Mapping`] is.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::errno::Errno;
+use nix::sys::stat::{major, minor};
+
+use super::{name_of, os_error, shm};
+use crate::error::{Error, Result};
+
+/// A shared mapping of a file, unmapped when dropped.
+pub(crate) struct Mapping {
+    raw: MmapRaw,
+    writable: bool,
+    device: u64,
+    object: String,
+}
+
+impl Mapping {
+    /// Maps the first `len` bytes of a file.
+    pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize, writable: bool) -> Result<Self> {
+        let object = name_of(fd);
+        let device = shm::facts(fd)?.id.dev;
+        let mut options = MmapOptions::new();
+        options.len(len);
+        let number = fd.as_raw_fd();
+        let mapped =
+            if writable { options.map_raw(number) } else { options.map_raw_read_only(number) };
+        match mapped {
+            Ok(raw) => Ok(Mapping { raw, writable, device, object }),
+            Err(error) => Err(io_error("mmap", &object, &error)),
+        }
+    }
+
+    /// Where it begins; a multiple of the page size.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.raw.as_mut_ptr()
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Touches every page, so that none faults later.
+    pub(crate) fn prefault(&self) -> Result<()> {
+        self.advise(if self.writable { Advice::PopulateWrite } else { Advice::PopulateRead })
+    }
+
+    /// Keeps every page in memory.
+    pub(crate) fn lock_memory(&self) -> Result<()> {
+        self.raw.lock().map_err(|error| io_error("mlock", &self.object, &error))
+    }
+
+    /// Asks for huge pages. The kernel says yes even where its settings forbid them, which would
+    /// be a quiet lie; that is an error here.
+    pub(crate) fn huge_pages(&self) -> Result<()> {
+        if !huge_pages_possible(self.device) {
+            return Err(os_error("madvise", &self.object, Errno::ENOTSUP as i32));
+        }
+        self.advise(Advice::HugePage)
+    }
+
+    fn advise(&self, advice: Advice) -> Result<()> {
+        loop {
+            match self.raw.advise(advice) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                told => return told.map_err(|error| io_error("madvise", &self.object, &error)),
+            }
+        }
+    }
+}
+
+fn io_error(operation: &'static str, object: &str, error: &io::Error) -> Error {
+    // memmap2 refuses a length beyond the address space by itself, without a number.
+    os_error(operation, object, error.raw_os_error().unwrap_or(libc::EINVAL))
+}
+
+fn huge_pages_possible(device: u64) -> bool {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let system = read("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    let mounts = read("/proc/self/mountinfo");
+    huge_pages_allowed(&system, mount_option(&mounts, device))
+}
+
+/// Whether advice can have an effect. `deny` and `force` hold for all of shared memory; else a
+/// mounted tmpfs goes by its own option, and only what is not mounted by the system's.
+fn huge_pages_allowed(system: &str, mount: Option<&str>) -> bool {
+    let chosen = system.split_whitespace().find_map(|word| word.strip_prefix('['));
+    match (chosen.and_then(|word| word.strip_suffix(']')), mount) {
+        (None | Some("deny"), _) => false,
+        (Some("force"), _) => true,
+        (_, Some(option)) => option != "never",
+        (Some(choice), None) => choice != "never",
+    }
+}
+
+/// The `huge=` of the tmpfs on this device, `never` if it has none; `None` if it is not mounted.
+fn mount_option(mounts: &str, device: u64) -> Option<&str> {
+    let wanted = format!("{}:{}", major(device), minor(device));
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(&wanted))?;
+    let options = line.rsplit(' ').next()?;
+    Some(options.split(',').find_map(|option| option.strip_prefix("huge=")).unwrap_or("never"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::super::testing::unnamed;
+    use super::*;
+
+    #[test]
+    fn what_is_written_to_the_file_is_in_the_memory() {
+        let file = unnamed(8192);
+        let map = Mapping::shared(file.as_fd(), 8192, true).unwrap();
+        assert_eq!(map.len(), 8192);
+        assert_eq!(map.as_ptr() as usize % 4096, 0);
+        file.write_all_at(b"x", 5000).unwrap();
+        let place = map.as_ptr().wrapping_add(5000);
+        // SAFETY: mapped, and written by nobody else now.
+        assert_eq!(unsafe { place.read_volatile() }, b'x');
+        // SAFETY: as above, and mapped writable.
+        unsafe { place.write_volatile(b'y') };
+        let mut back = [0];
+        file.read_exact_at(&mut back, 5000).unwrap();
+        assert_eq!(&back, b"y");
+    }
+
+    #[test]
+    fn every_page_can_be_touched_beforehand() {
+        let file = unnamed(1 << 20);
+        for writable in [true, false] {
+            let map = Mapping::shared(file.as_fd(), 1 << 20, writable).unwrap();
+            assert_eq!(resident(&map), 0, "writable: {writable}");
+            map.prefault().unwrap();
+            assert_eq!(resident(&map), 1 << 10, "writable: {writable}");
+        }
+    }
+
+    /// How many KiB of the mapping this process has in its page table.
+    fn resident(map: &Mapping) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let start = format!("{:x}-", map.as_ptr() as usize);
+        let rest = maps.split_once(&format!("\n{start}")).expect("the mapping").1;
+        let line = rest.lines().find_map(|line| line.strip_prefix("Rss:")).expect("its size");
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_wrong_length_names_the_file() {
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        let Err(Error::Os { operation, object, .. }) = Mapping::shared(file.as_fd(), 4096, true)
+        else {
+            panic!("mapped a file of /proc");
+        };
+        assert_eq!(operation, "mmap");
+        assert!(object.ends_with("/stat"), "{object}");
+        assert!(Mapping::shared(file.as_fd(), usize::MAX, true).is_err());
+    }
+
+    #[test]
+    fn advice_without_effect_is_an_error() {
+        let never = "always within_size advise [never] deny force\n";
+        assert!(!huge_pages_allowed(never, None));
+        assert!(!huge_pages_allowed(never, Some("never")));
+        assert!(huge_pages_allowed(never, Some("advise")));
+        assert!(huge_pages_allowed("always within_size [advise] never", None));
+        assert!(!huge_pages_allowed("always within_size [advise] never", Some("never")));
+        assert!(!huge_pages_allowed("advise never [deny] force", Some("always")));
+        assert!(huge_pages_allowed("advise never deny [force]", Some("never")));
+        assert!(!huge_pages_allowed("", None));
+    }
+
+    #[test]
+    fn the_option_is_that_of_the_right_mount() {
+        let mounts = "24 1 0:21 / /a rw - tmpfs tmpfs rw,size=4k,huge=advise\n\
+                      25 1 0:22 / /b rw shared:4 - tmpfs tmpfs rw\n";
+        let device = |number| nix::sys::stat::makedev(0, number);
+        assert_eq!(mount_option(mounts, device(21)), Some("advise"));
+        assert_eq!(mount_option(mounts, device(22)), Some("never"));
+        assert_eq!(mount_option(mounts, device(2)), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Who a process is.
+//!
+//! Numbers for people to read, and a descriptor that becomes readable when a process ends. It
+//! must never be asked whether a process is alive: numbers are used again, and mean something
+//! else in another namespace. `lock.rs` answers that.
+
+use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use nix::unistd::geteuid;
+
+use super::fork;
+
+/// Where the start time is in `/proc/<pid>/stat`: field 22, counted from 1, and the name in
+/// parentheses is field 2.
+const START_AFTER_NAME: usize = 22 - 3;
+
+/// The number of this process, in its own namespace.
+pub(crate) fn pid() -> u32 {
+    std::process::id()
+}
+
+/// The user whose rights this process has.
+pub(crate) fn effective_uid() -> u32 {
+    geteuid().as_raw()
+}
+
+/// When a process was started, in clock ticks since the machine was; 0 if it is not known.
+pub(crate) fn start_time(pid: u32) -> u64 {
+    fs::read(format!("/proc/{pid}/stat")).ok().and_then(|stat| start_in(&stat)).unwrap_or(0)
+}
+
+/// The name of a process may hold spaces, parentheses and any byte, but nothing after it may hold
+/// a parenthesis: the last one ends it.
+fn start_in(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let fields = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    fields.split_whitespace().nth(START_AFTER_NAME)?.parse().ok()
+}
+
+/// The namespace in which [`pid`] means something; 0 if it is not known.
+pub(crate) fn pid_namespace() -> u64 {
+    static NAMESPACE: AtomicU64 = AtomicU64::new(0);
+    static ASKED_BY: AtomicU32 = AtomicU32::new(0);
+    let generation = fork::generation();
+    // A child may live in another namespace than its parent. Acquire, with the release below: who
+    // sees the generation sees its answer.
+    if ASKED_BY.load(Ordering::Acquire) == generation {
+        return NAMESPACE.load(Ordering::Relaxed);
+    }
+    let found = fs::metadata("/proc/self/ns/pid").map_or(0, |facts| facts.ino());
+    NAMESPACE.store(found, Ordering::Relaxed);
+    ASKED_BY.store(generation, Ordering::Release);
+    found
+}
+
+/// A descriptor, closed on exec, that becomes readable when the process ends; `None` if there is
+/// no such process here or the kernel has no such call.
+pub(crate) fn open_pidfd(pid: u32) -> Option<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).ok()?;
+    // SAFETY: two integers; the call touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0)?;
+    // SAFETY: just made, and nobody else knows it.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    use super::super::testing::child_agrees;
+    use super::*;
+
+    #[test]
+    fn a_name_full_of_parentheses_fools_nobody() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
+        for name in ["sh", "a b", ") 1 2 3", "((", ""] {
+            assert_eq!(start_in(format!("77 ({name}) {rest}\n").as_bytes()), Some(4711), "{name}");
+        }
+        assert_eq!(start_in(b"77 (\xff) S 1 2"), None);
+        assert_eq!(start_in(b""), None);
+    }
+
+    #[test]
+    fn the_start_of_this_process_is_known_and_of_none_is_not() {
+        let ours = start_time(pid());
+        assert!(ours > 0);
+        assert!(start_time(1) <= ours, "the first process is not younger");
+        assert_eq!(start_time(u32::MAX), 0);
+    }
+
+    #[test]
+    fn the_namespace_is_remembered() {
+        let link = fs::read_link("/proc/self/ns/pid").unwrap();
+        let expected = format!("pid:[{}]", pid_namespace());
+        assert_eq!(link.to_str(), Some(expected.as_str()));
+        let ours = pid_namespace();
+        assert!(child_agrees(|| pid_namespace() == ours));
+    }
+
+    #[test]
+    fn a_descriptor_stands_for_a_process() {
+        let fd = open_pidfd(pid()).expect("this process is there");
+        let flags = fcntl(&fd, FcntlArg::F_GETFD).unwrap();
+        assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
+        assert!(open_pidfd(0).is_none());
+        assert!(open_pidfd(u32::MAX).is_none());
+    }
+}

@@ -38,7 +38,7 @@ impl Bench {
 fn payload(number: u64, len: usize) -> Vec<u8> {
     // Words that look like commit words of positions nearby, so that a ghost would be believed.
     let mut bytes: Vec<u8> =
-        (0..len as u64 / 8 + 1).flat_map(|w| (number + w / 8).to_le_bytes()).collect();
+        (0..len as u64 / 8 + 1).flat_map(|w| number.wrapping_add(w / 8).to_le_bytes()).collect();
     bytes.truncate(len);
     bytes
 }
@@ -95,7 +95,7 @@ fn a_random_history_agrees_with_a_queue() {
                     9 => {
                         let len = dice / 512 % (bench.geometry.max_message() + 1);
                         if let Ok(at) = producer.claim(len) {
-                            let junk = payload(producer.head() + dice as u64 % 8, len);
+                            let junk = payload(producer.head().wrapping_add(dice as u64 % 8), len);
                             unsafe { std::ptr::copy_nonoverlapping(junk.as_ptr(), at, len) };
                         }
                     }

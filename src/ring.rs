@@ -60,7 +60,7 @@ use std::ptr::NonNull;
 pub(crate) use consumer::{Consumer, Found};
 pub(crate) use doorbell::{Bell, FENCE, LOOK, SEALED, SLEEP};
 pub(crate) use producer::Producer;
-pub(crate) use tap::{Copied, Cursor};
+pub(crate) use tap::Cursor;
 
 use crate::config::{Geometry, Overflow};
 use crate::error::{Error, Result};
@@ -288,6 +288,18 @@ impl Ring {
             number = nearest(number, (meta >> 32) as u32);
         }
         Place { pos, number, epoch: line.epoch.load(Ordering::Relaxed), bytes: 0 }
+    }
+
+    /// Notes how many frames are in use, if that is more than ever. For the writing side.
+    pub(crate) fn note_high_water(&self) {
+        let lines = self.lines();
+        // Relaxed: a figure, put together from two moments.
+        let head = lines.producer.head.load(Ordering::Relaxed);
+        let used = head.wrapping_sub(lines.consumer.tail.load(Ordering::Relaxed));
+        let used = if used > u64::MAX / 2 { 0 } else { used.min(self.capacity) };
+        if used > lines.producer_stats.high_water.load(Ordering::Relaxed) {
+            lines.producer_stats.high_water.store(used, Ordering::Relaxed);
+        }
     }
 
     /// Checks that two positions can belong to one ring.

@@ -33,7 +33,8 @@ pub(crate) struct Consumer {
     inline_len: usize,
     /// Overwritten before they could be read, since this reader began.
     lost: u64,
-    last: Option<MessageId>,
+    /// The epoch of the message before the tail.
+    last_epoch: u64,
 }
 
 /// A message that lies at the tail.
@@ -60,7 +61,7 @@ impl Consumer {
             eighth: ring.eighth(),
             inline_len: ring.inline_len(),
             lost: 0,
-            last: None,
+            last_epoch: tail.epoch,
         })
     }
 
@@ -80,9 +81,10 @@ impl Consumer {
         Place { pos: self.tail, number: self.number, epoch: self.epoch, bytes: 0 }
     }
 
-    /// The message read last.
+    /// The message before the tail: the one read last, by this reader or an earlier one.
     pub(crate) fn last_id(&self) -> Option<MessageId> {
-        self.last
+        let number = self.number.checked_sub(1)?;
+        Some(MessageId { epoch: self.last_epoch, number })
     }
 
     /// The message that is next.
@@ -93,6 +95,21 @@ impl Consumer {
     /// Messages lost by overwriting since this reader began.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Whether it is worth looking: something was committed at the tail.
+    #[inline(always)]
+    pub(crate) fn is_committed(&self) -> bool {
+        // pairs PUBLISH: only a reason to look, `find` checks.
+        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+        word == committed(self.tail) || (self.ring.overwrite && self.is_lapped())
+    }
+
+    /// Whether the writer of an overwritten direction went past the tail.
+    fn is_lapped(&self) -> bool {
+        // Relaxed: only a reason to look; the cursor checks.
+        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Relaxed);
+        reserve.wrapping_sub(self.tail) > self.ring.capacity
     }
 
     /// The message at the tail, if it is there.
@@ -184,7 +201,7 @@ impl Consumer {
     /// Moves over a message without telling anybody yet.
     #[inline(always)]
     pub(crate) fn pass(&mut self, found: Found) {
-        self.last = Some(MessageId { epoch: self.epoch, number: self.number });
+        self.last_epoch = self.epoch;
         self.tail = self.tail.wrapping_add(found.frames);
         self.number = self.number.wrapping_add(1);
     }
@@ -218,15 +235,15 @@ impl Consumer {
         }
     }
 
-    /// Takes back what was read from behind a cut.
-    pub(crate) fn rewind(&mut self, place: Place, last: Option<MessageId>) {
+    /// Stands somewhere else: takes back what was read from behind a cut.
+    pub(crate) fn rewind(&mut self, place: Place) {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
-        self.last = last;
     }
 
     /// Stands where a reader of the same epoch stood on the segment that this one replaces.
     pub(crate) fn carry_on(&mut self, from: &Consumer) {
-        self.rewind(from.place(), from.last);
+        self.rewind(from.place());
+        self.last_epoch = from.last_epoch;
         self.lost = from.lost;
         // Relaxed: as in `enter_epoch`.
         self.ring.lines().consumer.epoch.store(self.epoch, Ordering::Relaxed);
@@ -239,7 +256,7 @@ impl Consumer {
         let mut cursor = Cursor::at(self.ring, self.place());
         let copied = cursor.try_copy(buffer);
         if let Ok(Some(copied)) = &copied {
-            self.last = Some(copied.id);
+            self.last_epoch = copied.id.epoch;
         }
         self.follow(&cursor);
         Ok(copied?.map(|copied| copied.len))
@@ -291,7 +308,7 @@ impl Consumer {
             self.number = self.number.wrapping_add(1);
         }
         if self.number != start {
-            self.rewind(before, self.last);
+            self.rewind(before);
         }
         self.store_place();
         Ok(self.number.wrapping_sub(start))

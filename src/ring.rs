@@ -48,6 +48,8 @@
 //! What the ring must never do: know the operating system, allocate, panic over what is in shared
 //! memory, or believe a value that it has not checked. Read next: `ring/producer.rs`.
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod arena;
 mod consumer;
 mod doorbell;
 mod producer;

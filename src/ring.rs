@@ -25,8 +25,9 @@
 //! - **I3** The frames in `[tail, head)` belong to the consumer: the producer has read a position
 //!   that the consumer stored after its last look (RECLAIM), and stays below it plus the capacity.
 //! - **I4** The stored `head` and `number` are those of the last message or lag behind; the frames
-//!   from the stored head on tell the rest. `number` is stored first, so it leads by at most the
-//!   messages whose commit words can be read.
+//!   from the stored head on tell the rest, and none of them is written again before the head is
+//!   stored anew. `number` is stored first, so it leads by at most the messages whose commit words
+//!   can be read.
 //! - **I5** The stored `tail` is the one point of consumption.
 //! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE); a copy of
 //!   frame `q` made by somebody else than the consumer is whole if afterwards `reserve` is at most

@@ -98,7 +98,7 @@ impl Producer {
     }
 
     /// Writes as many of the messages as there is room for, and says how many. Each is committed
-    /// front to back; only the bookkeeping is put off to the end, which I4 allows.
+    /// front to back; only the bookkeeping is put off to the next reservation, which I4 allows.
     pub(crate) fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
         for (count, message) in messages.iter().enumerate() {
             let message = message.as_ref();
@@ -241,6 +241,9 @@ impl Producer {
         let needed = self.head.wrapping_add(frames + 1);
         let rounded = needed.wrapping_add(eighth - 1) & !(eighth - 1);
         self.limit = if is_before(end, rounded) { end } else { rounded };
+        // In a batch the stored head lags. It must never lag behind what is written again: from
+        // there a successor could not walk (I4). The fence keeps this before any such write.
+        self.store_place();
         // pairs RESERVE: whoever reads a word written from here on sees the reservation too.
         self.ring.lines().reserve.reserve.store(self.limit, Ordering::Relaxed);
         fence(Ordering::Release);

@@ -13,3 +13,5 @@
 
 #[cfg(not(loom))]
 mod oracle;
+#[cfg(not(loom))]
+mod regressions;

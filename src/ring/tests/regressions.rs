@@ -1,0 +1,55 @@
+//! Bugs that were found, each with its story.
+
+use std::cell::RefCell;
+
+use super::super::arena::Arena;
+use super::super::*;
+use crate::config::{MessageId, Overflow};
+
+fn at(pos: u64) -> Place {
+    Place { pos, number: 0, epoch: 1, bytes: 0 }
+}
+
+/// A message that runs something just before it is written.
+struct Step<'a> {
+    bytes: Vec<u8>,
+    before: &'a dyn Fn(),
+}
+
+impl AsRef<[u8]> for Step<'_> {
+    fn as_ref(&self) -> &[u8] {
+        (self.before)();
+        &self.bytes
+    }
+}
+
+fn read(consumer: &mut Consumer) -> Option<(MessageId, Vec<u8>)> {
+    let found = consumer.find().unwrap()?;
+    let mut bytes = vec![0; found.len];
+    consumer.copy(found, &mut bytes).unwrap();
+    consumer.consume(found);
+    consumer.settle();
+    Some((consumer.last_id().unwrap(), bytes))
+}
+
+/// `write_many` put off its bookkeeping to the end of the call. With a reader that kept up, one call
+/// could write more than a lap; a kill then left a stored head whose frames had been written again,
+/// the successor's walk found nothing there, and the ring was "corrupt".
+#[test]
+fn a_batch_longer_than_a_lap_leaves_a_head_that_can_be_walked_from() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let consumer = RefCell::new(Consumer::resume(arena.ring()).unwrap());
+    let cut = RefCell::new(Vec::new());
+    let before = || {
+        while read(&mut consumer.borrow_mut()).is_some() {}
+        cut.borrow_mut().push(arena.snapshot());
+    };
+    let batch: Vec<_> = (0..20).map(|n| Step { bytes: vec![n; 8], before: &before }).collect();
+    assert_eq!(producer.write_many(&batch).unwrap(), 20);
+    for (written, snapshot) in cut.take().iter().enumerate() {
+        arena.restore(snapshot);
+        let producer = Producer::resume(arena.ring(), 2).unwrap();
+        assert_eq!(producer.head(), written as u64);
+    }
+}

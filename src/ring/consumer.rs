@@ -139,7 +139,8 @@ impl Consumer {
     }
 
     fn enter_epoch(&mut self, epoch: u64) -> Result<()> {
-        if epoch <= self.epoch {
+        // The same one again: a predecessor was killed between this store and that of the tail.
+        if epoch < self.epoch {
             return Err(Error::Corrupt { what: "an epoch that goes back" });
         }
         self.epoch = epoch;

@@ -53,3 +53,16 @@ fn a_batch_longer_than_a_lap_leaves_a_head_that_can_be_walked_from() {
         assert_eq!(producer.head(), written as u64);
     }
 }
+
+/// The epoch is stored before the tail moves over the frame that announces it. Killed between the
+/// two, the successor meets the announcement again and took it for an epoch that goes back.
+#[test]
+fn an_announcement_may_be_digested_twice() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+    producer.try_write(b"of the second epoch").unwrap();
+    arena.ring().lines().consumer.epoch.store(2, Ordering::Relaxed);
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let (id, bytes) = read(&mut consumer).unwrap();
+    assert_eq!((id, &bytes[..]), (MessageId { epoch: 2, number: 0 }, &b"of the second epoch"[..]));
+}

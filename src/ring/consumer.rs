@@ -150,11 +150,10 @@ impl Consumer {
         Ok(())
     }
 
-    /// Moves over a control frame.
+    /// Moves over a control frame, and with it over what was passed without being told.
     fn step_over(&mut self, frames: u64) {
         self.tail = self.tail.wrapping_add(frames);
-        // pairs RECLAIM: as in `consume`.
-        self.ring.lines().consumer.tail.store(self.tail, Ordering::Release);
+        self.store_place();
     }
 
     /// Where the message at the tail lies.

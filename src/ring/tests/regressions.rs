@@ -66,3 +66,26 @@ fn an_announcement_may_be_digested_twice() {
     let (id, bytes) = read(&mut consumer).unwrap();
     assert_eq!((id, &bytes[..]), (MessageId { epoch: 2, number: 0 }, &b"of the second epoch"[..]));
 }
+
+/// In a batch of reads the place is stored at the end, but a control frame on the way stored the
+/// tail alone. Killed there, the successor stood behind messages whose numbers it had not counted,
+/// and found the next one out of its order.
+#[test]
+fn a_control_frame_inside_a_batch_of_reads_stores_the_number_too() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    producer.try_write(b"0").unwrap();
+    producer.try_write(b"1").unwrap();
+    let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+    // Announces itself; what it claims is never committed.
+    producer.claim(1).unwrap();
+    for _ in 0..2 {
+        let found = consumer.find().unwrap().unwrap();
+        consumer.pass(found);
+    }
+    assert!(consumer.find().unwrap().is_none());
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    producer.try_write(b"2").unwrap();
+    assert_eq!(read(&mut consumer).unwrap().0, MessageId { epoch: 2, number: 2 });
+}

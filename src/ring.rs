@@ -29,7 +29,8 @@
 //!   stored anew. `number` is stored first, so it leads by at most the messages whose commit words
 //!   can be read.
 //! - **I5** The stored `tail` is the one point of consumption.
-//! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE); a copy of
+//! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE), and it never
+//!   goes back, not from one producer to the next either; a copy of
 //!   frame `q` made by somebody else than the consumer is whole if afterwards `reserve` is at most
 //!   `q` plus the capacity.
 //! - **I7** Space is published only for a tail that was stored before a look at the bell that found

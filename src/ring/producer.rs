@@ -244,8 +244,14 @@ impl Producer {
         // In a batch the stored head lags. It must never lag behind what is written again: from
         // there a successor could not walk (I4). The fence keeps this before any such write.
         self.store_place();
+        // A predecessor may have written further than this, in a message that it never committed.
+        let line = &self.ring.lines().reserve;
+        // Relaxed: only producers store it, and the lock lies between two of them.
+        let before = line.reserve.load(Ordering::Relaxed);
+        let stays = before.wrapping_sub(self.head) <= self.ring.capacity;
+        let reserve = if stays && is_before(self.limit, before) { before } else { self.limit };
         // pairs RESERVE: whoever reads a word written from here on sees the reservation too.
-        self.ring.lines().reserve.reserve.store(self.limit, Ordering::Relaxed);
+        line.reserve.store(reserve, Ordering::Relaxed);
         fence(Ordering::Release);
         self.mark();
         Ok(())

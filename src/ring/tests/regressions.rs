@@ -89,3 +89,21 @@ fn a_control_frame_inside_a_batch_of_reads_stores_the_number_too() {
     producer.try_write(b"2").unwrap();
     assert_eq!(read(&mut consumer).unwrap().0, MessageId { epoch: 2, number: 2 });
 }
+
+/// A successor reserved anew from its head, which took back what its predecessor had reserved for a
+/// message that it was killed in. A tap then believed frames that hold pieces of that message.
+#[test]
+fn a_successor_does_not_take_back_what_was_reserved() {
+    let arena = Arena::new(64, 16, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    for n in 0..16 {
+        producer.try_write(&[n; 8]).unwrap();
+        read(&mut consumer).unwrap();
+    }
+    producer.claim(6 * 64).unwrap();
+    let reserved = arena.ring().lines().reserve.reserve.load(Ordering::Relaxed);
+    assert!(reserved >= 16 + 6);
+    Producer::resume(arena.ring(), 1).unwrap().try_write(b"short").unwrap();
+    assert!(arena.ring().lines().reserve.reserve.load(Ordering::Relaxed) >= reserved);
+}

@@ -23,6 +23,7 @@ use crate::sync::{Ordering, fence};
 const BUDGET: usize = 64;
 
 /// A reading position that nobody waits for.
+#[derive(Clone, Copy)]
 pub(crate) struct Cursor {
     ring: Ring,
     place: Place,

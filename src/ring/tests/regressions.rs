@@ -107,3 +107,25 @@ fn a_successor_does_not_take_back_what_was_reserved() {
     Producer::resume(arena.ring(), 1).unwrap().try_write(b"short").unwrap();
     assert!(arena.ring().lines().reserve.reserve.load(Ordering::Relaxed) >= reserved);
 }
+
+/// `skip_to_latest` digested a control frame behind the newest message, which stored a tail behind
+/// that message, and then went back to it: the producer had been told that it may write there.
+#[test]
+fn skipping_to_the_latest_never_moves_the_tail_back() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    for n in 0..6 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+    // Six messages, the announcement, and one free frame: full, but announced.
+    assert!(matches!(producer.try_write(b"no room"), Err(Error::Full)));
+    assert_eq!(consumer.skip_to_latest().unwrap(), 5);
+    let ring = arena.ring();
+    let line = &ring.lines().consumer;
+    assert_eq!(line.tail.load(Ordering::Relaxed), 5);
+    assert_eq!(line.epoch.load(Ordering::Relaxed), 1);
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    assert_eq!(read(&mut consumer).unwrap(), (MessageId { epoch: 1, number: 5 }, vec![5; 8]));
+}

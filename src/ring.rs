@@ -208,6 +208,10 @@ impl Ring {
         lines.consumer.epoch.store(start.epoch, Ordering::Relaxed);
         lines.space.space.store(start.pos, Ordering::Relaxed);
         lines.reserve.reserve.store(start.pos, Ordering::Relaxed);
+        for mark in &lines.marks {
+            // Of another eighth, or the start itself: zero would name a position of its own.
+            mark.pos.store(start.pos, Ordering::Relaxed);
+        }
         self.store_mark(start);
         // Zero is no commit word until positions come near to 2^64; then every frame is cleared.
         if start.pos > u64::MAX - self.capacity.saturating_mul(4) {

@@ -129,3 +129,25 @@ fn skipping_to_the_latest_never_moves_the_tail_back() {
     let mut consumer = Consumer::resume(arena.ring()).unwrap();
     assert_eq!(read(&mut consumer).unwrap(), (MessageId { epoch: 1, number: 5 }, vec![5; 8]));
 }
+
+/// The marks that a ring never used are zeros, which name position 0: in a rebuilt ring a tap from
+/// the oldest went there, and waited for a whole lap while messages lay elsewhere.
+#[test]
+fn a_tap_finds_the_oldest_message_of_a_rebuilt_ring() {
+    let old = Arena::new(64, 64, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(old.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(old.ring()).unwrap();
+    for n in 0..20 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    for _ in 0..10 {
+        read(&mut consumer).unwrap();
+    }
+    let new = Arena::blank(old.geometry());
+    new.ring()
+        .rebuild(&old.ring(), old.ring().find_tail(), old.ring().find_head(None).unwrap())
+        .unwrap();
+    let mut tap = Cursor::at_oldest(new.ring());
+    let copied = tap.try_copy(&mut [0; 8]).unwrap().unwrap();
+    assert_eq!(copied.id, MessageId { epoch: 1, number: 10 });
+}

@@ -293,7 +293,9 @@ impl Ring {
         if self.frames.commit(pos).load(Ordering::Acquire) == committed(pos) {
             // Relaxed: behind the acquire above.
             let meta = self.frames.meta(pos).load(Ordering::Relaxed);
-            number = nearest(number, (meta >> 32) as u32);
+            if self.is_whole(pos) {
+                number = nearest(number, (meta >> 32) as u32);
+            }
         }
         Place { pos, number, epoch: line.epoch.load(Ordering::Relaxed), bytes: 0 }
     }
@@ -378,22 +380,28 @@ impl Ring {
             .find_map(|step| self.whole_mark(reserve.wrapping_sub(step * self.eighth())))
     }
 
+    /// Whether the frame at `pos` was not written again before it was read (I6).
+    #[inline(always)]
+    fn is_whole(&self, pos: u64) -> bool {
+        // pairs RESERVE: everything read before is older than the reservation read now.
+        fence(Ordering::Acquire);
+        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
+        reserve.wrapping_sub(pos) <= self.capacity
+    }
+
     /// The boundary remembered for the eighth around a position, if it still counts.
     fn whole_mark(&self, around: u64) -> Option<Place> {
         let mark = self.mark(around);
-        // Relaxed: believed only if the distance below is still right after the fence.
+        // Relaxed: believed only if it is whole afterwards.
         let place = Place {
             pos: mark.pos.load(Ordering::Relaxed),
             number: mark.number.load(Ordering::Relaxed),
             epoch: mark.epoch.load(Ordering::Relaxed),
             bytes: 0,
         };
-        // pairs RESERVE: a mark replaced meanwhile is of an eighth that was reserved again.
-        fence(Ordering::Acquire);
-        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
-        let is_whole = reserve.wrapping_sub(place.pos) <= self.capacity;
         let is_of_eighth = place.pos / self.eighth() == around / self.eighth();
-        (is_whole && is_of_eighth).then_some(place)
+        // A mark replaced meanwhile is of an eighth that was reserved again.
+        (self.is_whole(place.pos) && is_of_eighth).then_some(place)
     }
 }
 

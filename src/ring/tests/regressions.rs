@@ -151,3 +151,29 @@ fn a_tap_finds_the_oldest_message_of_a_rebuilt_ring() {
     let copied = tap.try_copy(&mut [0; 8]).unwrap().unwrap();
     assert_eq!(copied.id, MessageId { epoch: 1, number: 10 });
 }
+
+/// The reader of an overwritten ring corrects its number by the message at its tail. After a lap
+/// that message may be payload that looks like one, and the count of what was lost was nonsense.
+#[test]
+fn a_lapped_reader_does_not_take_its_number_from_payload() {
+    let arena = Arena::new(64, 8, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut buffer = [0; 512];
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    for n in 0..2 {
+        producer.try_write(&[n; 8]).unwrap();
+        consumer.race(&mut buffer).unwrap().unwrap();
+    }
+    for n in 2..8 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    // A long message from position 8 on; the header of frame 10 would lie 112 bytes into it, where
+    // the reader stands at position 2.
+    let mut long = vec![0; 4 * 64 - 16];
+    long[112..120].copy_from_slice(&3u64.to_le_bytes());
+    long[120..128].copy_from_slice(&(8u64 | 1000 << 32).to_le_bytes());
+    producer.try_write(&long).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    consumer.race(&mut buffer).unwrap().unwrap();
+    assert_eq!(consumer.lost(), consumer.last_id().unwrap().number - 2);
+}

@@ -76,6 +76,8 @@ const SKIP: u32 = u32::MAX;
 /// In the length field: the messages from here on are of the epoch in the payload.
 const EPOCH: u32 = u32::MAX - 1;
 
+const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the ring is long" };
+
 /// One ring as a view over memory that somebody else keeps alive.
 #[derive(Clone, Copy)]
 pub(crate) struct Ring {
@@ -303,15 +305,14 @@ impl Ring {
     /// Checks that two positions can belong to one ring.
     pub(crate) fn check_distance(&self, tail: u64, head: u64) -> Result<()> {
         if !self.overwrite && head.wrapping_sub(tail) > self.capacity {
-            return Err(Error::Corrupt { what: "positions further apart than the ring is long" });
+            return Err(TOO_FAR);
         }
         Ok(())
     }
 
     /// Builds this ring, still private, from what is unread between two places of `old`.
     pub(crate) fn rebuild(&self, old: &Ring, tail: Place, head: Place) -> Result<()> {
-        self.check_distance(tail.pos, head.pos)?;
-        let start = old.oldest_whole(tail, head);
+        let start = old.oldest_whole(tail, head)?;
         self.format(start);
         self.store_head(head);
         let lines = self.lines();
@@ -333,15 +334,14 @@ impl Ring {
     }
 
     /// Where the unread begins: at the tail, or where an overwriting producer has left something.
-    fn oldest_whole(&self, tail: Place, head: Place) -> Place {
+    fn oldest_whole(&self, tail: Place, head: Place) -> Result<Place> {
         // Relaxed: the producer of a sealed ring is excluded from what lies before the cut.
         let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
-        if reserve.wrapping_sub(tail.pos) <= self.capacity {
-            return tail;
+        let is_near = |place: &Place| head.pos.wrapping_sub(place.pos) <= self.capacity;
+        if self.overwrite && reserve.wrapping_sub(tail.pos) > self.capacity {
+            return Ok(self.oldest_mark(reserve).filter(is_near).unwrap_or(head));
         }
-        self.oldest_mark(reserve)
-            .filter(|mark| head.pos.wrapping_sub(mark.pos) <= self.capacity)
-            .unwrap_or(head)
+        if is_near(&tail) { Ok(tail) } else { Err(TOO_FAR) }
     }
 
     fn rebuild_stats(&self, old: &Ring) {

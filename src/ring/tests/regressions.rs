@@ -177,3 +177,15 @@ fn a_lapped_reader_does_not_take_its_number_from_payload() {
     consumer.race(&mut buffer).unwrap().unwrap();
     assert_eq!(consumer.lost(), consumer.last_id().unwrap().number - 2);
 }
+
+/// The positions of an overwritten ring were not checked against each other, so a liar could have
+/// one rebuilt frame by frame from here to 2^62.
+#[test]
+fn a_rebuild_is_bounded_by_the_ring() {
+    for overflow in [Overflow::Refuse, Overflow::Overwrite] {
+        let old = Arena::new(64, 8, overflow, at(0));
+        let new = Arena::blank(old.geometry());
+        let done = new.ring().rebuild(&old.ring(), at(0), at(1 << 62));
+        assert!(matches!(done, Err(Error::Corrupt { .. })));
+    }
+}

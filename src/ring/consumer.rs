@@ -264,8 +264,9 @@ impl Consumer {
         // Relaxed: this side is the only writer, the release of the tail carries both.
         line.epoch.store(self.epoch, Ordering::Relaxed);
         if lost > 0 {
-            self.lost += lost;
-            line.lost.store(line.lost.load(Ordering::Relaxed) + lost, Ordering::Relaxed);
+            self.lost = self.lost.wrapping_add(lost);
+            let total = line.lost.load(Ordering::Relaxed).wrapping_add(lost);
+            line.lost.store(total, Ordering::Relaxed);
         }
         self.store_place();
     }

@@ -189,3 +189,21 @@ fn a_rebuild_is_bounded_by_the_ring() {
         assert!(matches!(done, Err(Error::Corrupt { .. })));
     }
 }
+
+/// The numbers of lost messages come from marks, and were added up with a plain `+`.
+#[test]
+fn a_lying_mark_overflows_no_counter() {
+    let arena = Arena::new(64, 8, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let mut buffer = [0; 64];
+    for round in 0..3 {
+        for n in 0..20 {
+            producer.try_write(&[n; 8]).unwrap();
+        }
+        for mark in &arena.ring().lines().marks {
+            mark.number.store(if round % 2 == 0 { 1 << 63 } else { 7 }, Ordering::Relaxed);
+        }
+        let _ = consumer.race(&mut buffer);
+    }
+}

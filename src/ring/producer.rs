@@ -318,6 +318,9 @@ impl Producer {
     pub(crate) fn count_before(&self, from: u64, cut: u64) -> Result<usize> {
         let (mut pos, mut count) = (from, 0);
         while is_before(pos, cut) && pos != self.head {
+            if self.head.wrapping_sub(pos) > self.ring.capacity {
+                return Err(Error::Corrupt { what: "a message beyond the head" });
+            }
             // Relaxed: this producer wrote it.
             let meta = self.ring.frames.meta(pos).load(Ordering::Relaxed);
             let (kind, frames) = self.ring.examine(pos, meta)?;

@@ -28,13 +28,15 @@
 mod batch;
 mod reader;
 mod waiter;
+mod watch;
 mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use batch::Batch;
-pub use reader::{Messages, Peek, Reader};
+pub use reader::{Messages, Peek, PeekMany, Reader};
+pub use watch::Watch;
 pub use writer::{Claim, Writer};
 
 use crate::config::{Direction, Disconnect, Geometry, MessageId, Options, Role};
@@ -145,6 +147,12 @@ macro_rules! tells_of_the_bus {
                 census::stats_of(&self.$lease$(.$path)*)
             }
 
+            /// A view of the bus for other threads: it tells, and cannot write or read.
+            #[must_use]
+            pub fn watch(&self) -> Watch {
+                Watch::new(Arc::clone(&self.$lease$(.$path)*.member))
+            }
+
             /// One heartbeat by hand, for endpoints without the background thread.
             pub fn beat(&self) {
                 if self.$lease$(.$path)*.is_home() {
@@ -215,16 +223,7 @@ impl Endpoint {
     }
 }
 
-/// The calls of the halves, on the whole. They are documented there.
-impl Endpoint {
-    /// See [`Writer::write`].
-    #[inline]
-    #[allow(clippy::missing_errors_doc)]
-    pub fn write(&mut self, message: &[u8]) -> Result<()> {
-        self.writer.write(message)
-    }
-}
-
+/// The calls of the halves, on the whole.
 macro_rules! forward {
     ($half:ident: $type:ident { $($(#[$attr:meta])* fn $name:ident$(<$generic:ident: $bound:path>)?(&mut self $(, $arg:ident: $arg_type:ty)*) -> $result:ty;)* }) => {
         impl Endpoint {
@@ -243,6 +242,7 @@ macro_rules! forward {
 }
 
 forward!(writer: Writer {
+    fn write(&mut self, message: &[u8]) -> Result<()>;
     fn try_write(&mut self, message: &[u8]) -> Result<()>;
     fn write_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()>;
     fn write_value<T: bytemuck::NoUninit>(&mut self, value: &T) -> Result<()>;
@@ -285,6 +285,14 @@ impl Endpoint {
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.writer.max_message()
+    }
+
+    /// See [`Reader::peek_many`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
+        self.reader.peek_many(batch)
     }
 
     /// See [`Reader::messages`].

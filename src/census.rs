@@ -224,15 +224,14 @@ fn ring_stats(segment: &Segment, direction: Direction) -> RingStats {
     let load = |word: &crate::sync::AtomicU64| word.load(Ordering::Relaxed);
     let read = load(&lines.consumer.number);
     let tail = load(&lines.consumer.tail);
-    let written = load(&lines.producer.number);
+    let backlog = ring.backlog();
     let used = load(&lines.producer.head).wrapping_sub(tail);
     let backlog_frames = if used > u64::MAX / 2 { 0 } else { used.min(frames) };
-    let waiting = written.wrapping_sub(read);
     RingStats {
-        written,
+        written: load(&lines.producer.number),
         read: read.saturating_sub(load(&lines.consumer.lost)),
         bytes: load(&lines.producer.bytes),
-        backlog: if waiting > u64::MAX / 2 { 0 } else { waiting },
+        backlog,
         backlog_frames,
         frames,
         high_water: load(&lines.producer_stats.high_water).max(backlog_frames),

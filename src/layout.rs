@@ -116,7 +116,7 @@ pub(crate) struct RoleLines {
     pub pid: AtomicU32,
     /// One of the `ROLE_*` constants.
     pub state: AtomicU32,
-    /// [`REGISTERED`] when membarrier reaches the owner.
+    /// [`REGISTERED`], [`CLEANUP`].
     pub capabilities: AtomicU32,
     _pad0: AtomicU32,
     _pad1: [u64; 10],
@@ -138,6 +138,8 @@ pub(crate) const ROLE_LEFT: u32 = 2;
 pub(crate) const ROLE_MOVING: u32 = 3;
 /// In [`RoleLines::capabilities`]: membarrier reaches this process.
 pub(crate) const REGISTERED: u32 = 1;
+/// In [`RoleLines::capabilities`]: the owner wants the segment removed when nobody is left.
+pub(crate) const CLEANUP: u32 = 2;
 
 /// Where both rings ended when the segment was sealed.
 #[repr(C, align(128))]

@@ -15,7 +15,7 @@ mod sync;
 mod sys;
 mod tap;
 
-pub use bus::{Batch, Claim, Endpoint, Messages, Peek, Reader, Writer};
+pub use bus::{Batch, Claim, Endpoint, Messages, Peek, PeekMany, Reader, Watch, Writer};
 pub use census::{inspect, inspect_in, list, list_in, remove, remove_in};
 pub use config::{
     Direction, Disconnect, Geometry, MessageId, Options, Overflow, Role, Takeover, Wait,

@@ -25,10 +25,12 @@
 //! - **I3** The frames in `[tail, head)` belong to the consumer: the producer has read a position
 //!   that the consumer stored after its last look (RECLAIM), and stays below it plus the capacity.
 //! - **I4** The stored `head` and `number` are those of the last message or lag behind; the frames
-//!   from the stored head on tell the rest. `number` is stored first, so it leads by at most the
-//!   messages whose commit words can be read.
+//!   from the stored head on tell the rest, and none of them is written again before the head is
+//!   stored anew. `number` is stored first, so it leads by at most the messages whose commit words
+//!   can be read.
 //! - **I5** The stored `tail` is the one point of consumption.
-//! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE); a copy of
+//! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE), and it never
+//!   goes back, not from one producer to the next either; a copy of
 //!   frame `q` made by somebody else than the consumer is whole if afterwards `reserve` is at most
 //!   `q` plus the capacity.
 //! - **I7** Space is published only for a tail that was stored before a look at the bell that found
@@ -48,6 +50,8 @@
 //! What the ring must never do: know the operating system, allocate, panic over what is in shared
 //! memory, or believe a value that it has not checked. Read next: `ring/producer.rs`.
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod arena;
 mod consumer;
 mod doorbell;
 mod producer;
@@ -71,6 +75,8 @@ use crate::sync::{Frames, Ordering, fence};
 const SKIP: u32 = u32::MAX;
 /// In the length field: the messages from here on are of the epoch in the payload.
 const EPOCH: u32 = u32::MAX - 1;
+
+const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the ring is long" };
 
 /// One ring as a view over memory that somebody else keeps alive.
 #[derive(Clone, Copy)]
@@ -204,6 +210,10 @@ impl Ring {
         lines.consumer.epoch.store(start.epoch, Ordering::Relaxed);
         lines.space.space.store(start.pos, Ordering::Relaxed);
         lines.reserve.reserve.store(start.pos, Ordering::Relaxed);
+        for mark in &lines.marks {
+            // Of another eighth, or the start itself: zero would name a position of its own.
+            mark.pos.store(start.pos, Ordering::Relaxed);
+        }
         self.store_mark(start);
         // Zero is no commit word until positions come near to 2^64; then every frame is cleared.
         if start.pos > u64::MAX - self.capacity.saturating_mul(4) {
@@ -285,9 +295,20 @@ impl Ring {
         if self.frames.commit(pos).load(Ordering::Acquire) == committed(pos) {
             // Relaxed: behind the acquire above.
             let meta = self.frames.meta(pos).load(Ordering::Relaxed);
-            number = nearest(number, (meta >> 32) as u32);
+            if self.is_whole(pos) {
+                number = nearest(number, (meta >> 32) as u32);
+            }
         }
         Place { pos, number, epoch: line.epoch.load(Ordering::Relaxed), bytes: 0 }
+    }
+
+    /// Messages that wait.
+    pub(crate) fn backlog(&self) -> u64 {
+        let lines = self.lines();
+        // Relaxed: a figure. The reader's first, so that it is not ahead of the writer's.
+        let read = lines.consumer.number.load(Ordering::Relaxed);
+        let waiting = lines.producer.number.load(Ordering::Relaxed).wrapping_sub(read);
+        if waiting > u64::MAX / 2 { 0 } else { waiting }
     }
 
     /// Notes how many frames are in use, if that is more than ever. For the writing side.
@@ -305,15 +326,14 @@ impl Ring {
     /// Checks that two positions can belong to one ring.
     pub(crate) fn check_distance(&self, tail: u64, head: u64) -> Result<()> {
         if !self.overwrite && head.wrapping_sub(tail) > self.capacity {
-            return Err(Error::Corrupt { what: "positions further apart than the ring is long" });
+            return Err(TOO_FAR);
         }
         Ok(())
     }
 
     /// Builds this ring, still private, from what is unread between two places of `old`.
     pub(crate) fn rebuild(&self, old: &Ring, tail: Place, head: Place) -> Result<()> {
-        self.check_distance(tail.pos, head.pos)?;
-        let start = old.oldest_whole(tail, head);
+        let start = old.oldest_whole(tail, head)?;
         self.format(start);
         self.store_head(head);
         let lines = self.lines();
@@ -335,15 +355,14 @@ impl Ring {
     }
 
     /// Where the unread begins: at the tail, or where an overwriting producer has left something.
-    fn oldest_whole(&self, tail: Place, head: Place) -> Place {
+    fn oldest_whole(&self, tail: Place, head: Place) -> Result<Place> {
         // Relaxed: the producer of a sealed ring is excluded from what lies before the cut.
         let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
-        if reserve.wrapping_sub(tail.pos) <= self.capacity {
-            return tail;
+        let is_near = |place: &Place| head.pos.wrapping_sub(place.pos) <= self.capacity;
+        if self.overwrite && reserve.wrapping_sub(tail.pos) > self.capacity {
+            return Ok(self.oldest_mark(reserve).filter(is_near).unwrap_or(head));
         }
-        self.oldest_mark(reserve)
-            .filter(|mark| head.pos.wrapping_sub(mark.pos) <= self.capacity)
-            .unwrap_or(head)
+        if is_near(&tail) { Ok(tail) } else { Err(TOO_FAR) }
     }
 
     fn rebuild_stats(&self, old: &Ring) {
@@ -382,22 +401,28 @@ impl Ring {
             .find_map(|step| self.whole_mark(reserve.wrapping_sub(step * self.eighth())))
     }
 
+    /// Whether the frame at `pos` was not written again before it was read (I6).
+    #[inline(always)]
+    fn is_whole(&self, pos: u64) -> bool {
+        // pairs RESERVE: everything read before is older than the reservation read now.
+        fence(Ordering::Acquire);
+        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
+        reserve.wrapping_sub(pos) <= self.capacity
+    }
+
     /// The boundary remembered for the eighth around a position, if it still counts.
     fn whole_mark(&self, around: u64) -> Option<Place> {
         let mark = self.mark(around);
-        // Relaxed: believed only if the distance below is still right after the fence.
+        // Relaxed: believed only if it is whole afterwards.
         let place = Place {
             pos: mark.pos.load(Ordering::Relaxed),
             number: mark.number.load(Ordering::Relaxed),
             epoch: mark.epoch.load(Ordering::Relaxed),
             bytes: 0,
         };
-        // pairs RESERVE: a mark replaced meanwhile is of an eighth that was reserved again.
-        fence(Ordering::Acquire);
-        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
-        let is_whole = reserve.wrapping_sub(place.pos) <= self.capacity;
         let is_of_eighth = place.pos / self.eighth() == around / self.eighth();
-        (is_whole && is_of_eighth).then_some(place)
+        // A mark replaced meanwhile is of an eighth that was reserved again.
+        (self.is_whole(place.pos) && is_of_eighth).then_some(place)
     }
 }
 

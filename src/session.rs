@@ -296,6 +296,14 @@ pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64) {
     }
 }
 
+/// Writes down what the owner of a role wishes for the end.
+fn note_wishes(segment: &Segment, role: Role, options: &Options) {
+    if options.auto_cleanup {
+        // Relaxed: read by whoever leaves, under the locks.
+        segment.role(role).capabilities.fetch_or(CLEANUP, Ordering::Relaxed);
+    }
+}
+
 /// Watches a living owner until it beats or the threshold is over.
 fn state_of_owner(segment: &Segment, role: Role, options: &Options) -> PeerState {
     let mut watch = Watch::new(options.beat_interval, options.stale_after);

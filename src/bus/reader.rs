@@ -12,7 +12,7 @@ use super::waiter::{Bed, Waiter};
 use super::{Batch, Lease};
 use crate::config::{Direction, Geometry, MessageId};
 use crate::error::{Error, Result};
-use crate::ring::{Consumer, Found, LOOK, SEALED, SLEEP};
+use crate::ring::{Consumer, Found, LOOK, Place, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::session::{CutRing, Seat, wait_for_cut};
 use crate::sync::Ordering;
@@ -66,6 +66,12 @@ impl Reader {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.ring.lost()
+    }
+
+    /// Messages that wait to be read. A look at the writer's line: not for every message.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        if self.birth.is_here() { self.ring.ring().backlog() } else { 0 }
     }
 
     // --- copies -------------------------------------------------------------------------------
@@ -197,51 +203,79 @@ impl Reader {
 
     // --- many messages ------------------------------------------------------------------------
 
-    /// Reads as many waiting messages as the batch has room for, and says how many.
+    /// Reads as many waiting messages as the batch has room for, and says how many. All of them are
+    /// consumed at once, at the end: a kill before gives all of them to the successor.
     ///
     /// # Errors
     /// `Empty` if none waits; `BufferTooSmall` if the batch is too small for the next one; the
     /// others as for [`Reader::try_read`].
     pub fn read_many(&mut self, batch: &mut Batch) -> Result<usize> {
-        batch.clear();
         if self.ring.is_racing() {
             return self.race_many(batch);
         }
+        self.fill(batch)?;
+        self.told(batch)?;
+        Ok(batch.len())
+    }
+
+    /// Copies waiting messages into the batch and leaves them where they are, until
+    /// [`PeekMany::release`] consumes them all: at least once, for many messages.
+    ///
+    /// # Errors
+    /// As for [`Reader::read_many`]; in a direction that is overwritten messages cannot be asked to
+    /// stay, so there they are consumed here.
+    pub fn peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
+        if self.ring.is_racing() {
+            self.race_many(batch)?;
+            return Ok(PeekMany { start: None, batch, reader: self });
+        }
+        let start = self.fill(batch)?;
+        Ok(PeekMany { start: Some(start), batch, reader: self })
+    }
+
+    /// Copies waiting messages and passes them without telling anybody. Gives where they began.
+    fn fill(&mut self, batch: &mut Batch) -> Result<(Place, u64)> {
+        batch.clear();
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
+        let mut found = match self.ring.find() {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                return match self.rest() {
+                    Err(Error::Empty) => Err(self.why_empty()),
+                    other => other,
+                };
+            }
+            Err(error) => return self.stumble(error),
+        };
+        let start = self.ring.bookmark();
         loop {
-            let found = match self.ring.find() {
-                Ok(Some(found)) => found,
-                Ok(None) => break,
-                Err(error) if batch.is_empty() => return self.stumble(error),
-                // Found again, and told, when what was read is handed over.
-                Err(_) => break,
-            };
             let id = self.ring.next_id();
-            let Some(room) = batch.room(found.len) else {
-                if batch.is_empty() {
-                    return Err(Error::BufferTooSmall { len: found.len, buffer: batch.capacity() });
-                }
-                break;
-            };
+            let Some(room) = batch.room(found.len) else { break };
             self.ring.copy(found, room)?;
             self.ring.pass(found);
             batch.push(id, found.len);
+            match self.ring.find_more() {
+                Ok(Some(next)) => found = next,
+                // What is wrong is found again, and told, when this is all read.
+                Ok(None) | Err(_) => break,
+            }
         }
         if batch.is_empty() {
-            return match self.rest() {
-                Err(Error::Empty) => Err(self.why_empty()),
-                other => other,
-            };
+            return Err(Error::BufferTooSmall { len: found.len, buffer: batch.capacity() });
         }
+        Ok(start)
+    }
+
+    /// Consumes what was passed.
+    fn told(&mut self, batch: &mut Batch) -> Result<()> {
         self.ring.store_place();
         if self.ring.ring().room_bell().glance() == 0 {
             self.ring.settle();
-        } else {
-            self.attend_many(batch)?;
+            return Ok(());
         }
-        Ok(batch.len())
+        self.attend_many(batch)
     }
 
     fn race_many(&mut self, batch: &mut Batch) -> Result<usize> {
@@ -646,6 +680,43 @@ impl Deref for Peek<'_> {
         // until it is released, which takes the borrow away; the segment stays mapped, since the
         // reader is borrowed. A scratch copy is private memory.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+/// Messages copied but not consumed. Dropped, they stay unread; [`PeekMany::release`] consumes them.
+pub struct PeekMany<'a> {
+    reader: &'a mut Reader,
+    batch: &'a mut Batch,
+    /// Where they begin; `None` if they are consumed already, or released.
+    start: Option<(Place, u64)>,
+}
+
+impl PeekMany<'_> {
+    /// The messages in their order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (MessageId, &[u8])> {
+        self.batch.iter()
+    }
+
+    /// Consumes them all.
+    ///
+    /// # Errors
+    /// As for [`Peek::release`].
+    pub fn release(mut self) -> Result<()> {
+        if !self.reader.birth.is_here() {
+            return Err(Error::Forked);
+        }
+        match self.start.take() {
+            Some(_) => self.reader.told(self.batch),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for PeekMany<'_> {
+    fn drop(&mut self) {
+        if let Some(start) = self.start.take() {
+            self.reader.ring.go_back(start);
+        }
     }
 }
 

@@ -66,6 +66,12 @@ impl Writer {
         self.ring.last_committed()
     }
 
+    /// Messages that the reader has not read yet. A look at its line: not for every message.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        if self.birth.is_here() { self.ring.ring().backlog() } else { 0 }
+    }
+
     // --- one message --------------------------------------------------------------------------
 
     /// Writes a message; waits for room as long as the write timeout says.

@@ -126,13 +126,32 @@ impl Consumer {
         if len <= self.inline_len && (meta >> 32) as u32 == self.number as u32 {
             return Ok(Some(Found { len, frames: 1 }));
         }
-        self.find_other(meta)
+        self.find_other(meta, false)
+    }
+
+    /// The message at the tail when messages before it were passed and not yet told of. Nothing is
+    /// stored, so a kill gives all of them to the successor; therefore a new epoch, which must be
+    /// stored with its frame, ends what can be read in one go.
+    #[inline(always)]
+    pub(crate) fn find_more(&mut self) -> Result<Option<Found>> {
+        // pairs PUBLISH: as in `find`.
+        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+        if word != committed(self.tail) {
+            return Ok(None);
+        }
+        // Relaxed: as in `find`.
+        let meta = self.ring.frames.meta(self.tail).load(Ordering::Relaxed);
+        let len = meta as u32 as usize;
+        if len <= self.inline_len && (meta >> 32) as u32 == self.number as u32 {
+            return Ok(Some(Found { len, frames: 1 }));
+        }
+        self.find_other(meta, true)
     }
 
     /// A long message, a control frame, or nonsense.
     #[cold]
     #[inline(never)]
-    fn find_other(&mut self, mut meta: u64) -> Result<Option<Found>> {
+    fn find_other(&mut self, mut meta: u64, has_untold: bool) -> Result<Option<Found>> {
         for _ in 0..CONTROL_BUDGET {
             if (meta >> 32) as u32 != self.number as u32 {
                 return Err(Error::Corrupt { what: "a message out of its order" });
@@ -140,10 +159,14 @@ impl Consumer {
             let (kind, frames) = self.ring.examine(self.tail, meta)?;
             match kind {
                 Kind::Message { len } => return Ok(Some(Found { len, frames })),
+                Kind::Epoch if has_untold => return Ok(None),
                 Kind::Epoch => self.enter_epoch(self.ring.announced(self.tail))?,
                 Kind::Skip => {}
             }
-            self.step_over(frames);
+            self.tail = self.tail.wrapping_add(frames);
+            if !has_untold {
+                self.store_place();
+            }
             // pairs PUBLISH: as in `find`.
             let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
             if word != committed(self.tail) {
@@ -156,7 +179,8 @@ impl Consumer {
     }
 
     fn enter_epoch(&mut self, epoch: u64) -> Result<()> {
-        if epoch <= self.epoch {
+        // The same one again: a predecessor was killed between this store and that of the tail.
+        if epoch < self.epoch {
             return Err(Error::Corrupt { what: "an epoch that goes back" });
         }
         self.epoch = epoch;
@@ -164,13 +188,6 @@ impl Consumer {
         // again. The release of the tail keeps the order.
         self.ring.lines().consumer.epoch.store(epoch, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Moves over a control frame.
-    fn step_over(&mut self, frames: u64) {
-        self.tail = self.tail.wrapping_add(frames);
-        // pairs RECLAIM: as in `consume`.
-        self.ring.lines().consumer.tail.store(self.tail, Ordering::Release);
     }
 
     /// Where the message at the tail lies.
@@ -235,6 +252,17 @@ impl Consumer {
         }
     }
 
+    /// Where this reader stands, to come back to.
+    pub(crate) fn bookmark(&self) -> (Place, u64) {
+        (self.place(), self.last_epoch)
+    }
+
+    /// Goes back to where messages were passed and not told of.
+    pub(crate) fn go_back(&mut self, (place, last_epoch): (Place, u64)) {
+        self.rewind(place);
+        self.last_epoch = last_epoch;
+    }
+
     /// Stands somewhere else: takes back what was read from behind a cut.
     pub(crate) fn rewind(&mut self, place: Place) {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
@@ -281,36 +309,29 @@ impl Consumer {
         // Relaxed: this side is the only writer, the release of the tail carries both.
         line.epoch.store(self.epoch, Ordering::Relaxed);
         if lost > 0 {
-            self.lost += lost;
-            line.lost.store(line.lost.load(Ordering::Relaxed) + lost, Ordering::Relaxed);
+            self.lost = self.lost.wrapping_add(lost);
+            let total = line.lost.load(Ordering::Relaxed).wrapping_add(lost);
+            line.lost.store(total, Ordering::Relaxed);
         }
         self.store_place();
     }
 
-    /// Goes to the newest message, and says how many were passed over.
+    /// Goes to the newest message, and says how many were passed over. Looks ahead without storing
+    /// anything: behind the newest message may lie control frames, and a tail once stored behind
+    /// them would give the message away.
     pub(crate) fn skip_to_latest(&mut self) -> Result<u64> {
         let start = self.number;
-        let mut before = self.place();
-        loop {
-            let place = self.place();
-            let found = if self.is_racing() {
-                let mut cursor = Cursor::at(self.ring, place);
-                let found = cursor.find();
-                self.follow(&cursor);
-                let here = self.place();
-                found?.map(|(len, frames)| (here, Found { len, frames }))
-            } else {
-                self.find()?.map(|found| (self.place(), found))
-            };
-            let Some((here, found)) = found else { break };
-            before = here;
-            self.tail = self.tail.wrapping_add(found.frames);
-            self.number = self.number.wrapping_add(1);
+        let mut cursor = Cursor::at(self.ring, self.place());
+        let mut newest = None;
+        // One lap at most: whoever writes as fast as this looks cannot hold it here.
+        for _ in 0..self.ring.capacity {
+            let Some((_, frames)) = cursor.find()? else { break };
+            newest = Some(cursor);
+            cursor.pass(frames);
         }
-        if self.number != start {
-            self.rewind(before);
+        if let Some(newest) = newest {
+            self.follow(&newest);
         }
-        self.store_place();
         Ok(self.number.wrapping_sub(start))
     }
 }

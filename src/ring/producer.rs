@@ -98,7 +98,7 @@ impl Producer {
     }
 
     /// Writes as many of the messages as there is room for, and says how many. Each is committed
-    /// front to back; only the bookkeeping is put off to the end, which I4 allows.
+    /// front to back; only the bookkeeping is put off to the next reservation, which I4 allows.
     pub(crate) fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
         for (count, message) in messages.iter().enumerate() {
             let message = message.as_ref();
@@ -257,8 +257,17 @@ impl Producer {
         let needed = self.head.wrapping_add(frames + 1);
         let rounded = needed.wrapping_add(eighth - 1) & !(eighth - 1);
         self.limit = if is_before(end, rounded) { end } else { rounded };
+        // In a batch the stored head lags. It must never lag behind what is written again: from
+        // there a successor could not walk (I4). The fence keeps this before any such write.
+        self.store_place();
+        // A predecessor may have written further than this, in a message that it never committed.
+        let line = &self.ring.lines().reserve;
+        // Relaxed: only producers store it, and the lock lies between two of them.
+        let before = line.reserve.load(Ordering::Relaxed);
+        let stays = before.wrapping_sub(self.head) <= self.ring.capacity;
+        let reserve = if stays && is_before(self.limit, before) { before } else { self.limit };
         // pairs RESERVE: whoever reads a word written from here on sees the reservation too.
-        self.ring.lines().reserve.reserve.store(self.limit, Ordering::Relaxed);
+        line.reserve.store(reserve, Ordering::Relaxed);
         fence(Ordering::Release);
         self.mark();
         Ok(())
@@ -325,6 +334,9 @@ impl Producer {
     pub(crate) fn count_before(&self, from: u64, cut: u64) -> Result<usize> {
         let (mut pos, mut count) = (from, 0);
         while is_before(pos, cut) && pos != self.head {
+            if self.head.wrapping_sub(pos) > self.ring.capacity {
+                return Err(Error::Corrupt { what: "a message beyond the head" });
+            }
             // Relaxed: this producer wrote it.
             let meta = self.ring.frames.meta(pos).load(Ordering::Relaxed);
             let (kind, frames) = self.ring.examine(pos, meta)?;

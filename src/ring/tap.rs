@@ -17,12 +17,13 @@
 use super::{Kind, Place, Ring, committed, nearest};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
-use crate::sync::{Ordering, fence};
+use crate::sync::Ordering;
 
 /// Frames looked at in one call, so that a call ends whatever the peer writes.
 const BUDGET: usize = 64;
 
 /// A reading position that nobody waits for.
+#[derive(Clone, Copy)]
 pub(crate) struct Cursor {
     ring: Ring,
     place: Place,
@@ -136,10 +137,7 @@ impl Cursor {
 
     /// Whether the frames at the cursor may have been written again since they were read (I6).
     fn is_lapped(&self) -> bool {
-        // pairs RESERVE: everything read before is older than the reservation read now.
-        fence(Ordering::Acquire);
-        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Relaxed);
-        reserve.wrapping_sub(self.place.pos) > self.ring.capacity
+        !self.ring.is_whole(self.place.pos)
     }
 
     /// Goes to the oldest boundary that is left.

@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use super::byte_of;
 use crate::config::Role;
 use crate::error::Result;
-use crate::layout::{RETIRED, ROLE_JOINED, ROLE_LEFT};
+use crate::layout::{CLEANUP, RETIRED, ROLE_JOINED, ROLE_LEFT};
 use crate::segment::Segment;
 use crate::sync::{Ordering, fence};
 use crate::sys::{lock, shm};
 
 /// Gives up a role.
-pub(super) fn leave(segment: &Segment, role: Role, epoch: u64, cleanup: bool) -> Result<()> {
+pub(super) fn leave(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
     let lines = segment.role(role);
     // Relaxed: only the holder of the lock writes it.
     if lines.epoch.load(Ordering::Relaxed) == epoch
@@ -33,7 +33,11 @@ pub(super) fn leave(segment: &Segment, role: Role, epoch: u64, cleanup: bool) ->
         lines.state.store(ROLE_LEFT, Ordering::Release);
     }
     lock::unlock(segment.fd(), byte_of(role))?;
-    if cleanup { retire(segment) } else { Ok(()) }
+    // The last one out cleans up if either of the two wished it.
+    // Relaxed: written under the locks.
+    let wishes =
+        segment.header().roles.iter().map(|role| role.capabilities.load(Ordering::Relaxed));
+    if wishes.fold(0, |all, one| all | one) & CLEANUP != 0 { retire(segment) } else { Ok(()) }
 }
 
 /// Removes the segment if nobody holds a role in it.

@@ -83,6 +83,7 @@ impl Member {
             left: AtomicBool::new(false),
             options,
         };
+        super::note_wishes(&member.seat().segment, member.role, &member.options);
         member.observe(true);
         Arc::new(member)
     }
@@ -125,6 +126,7 @@ impl Member {
             match replace::move_over(old, &self.options, self.role, seat.epoch) {
                 Ok(mut new) => {
                     new.prepare_memory(&self.options);
+                    super::note_wishes(&new, self.role, &self.options);
                     let old = std::mem::replace(&mut seat.segment, Arc::new(new));
                     seat.predecessor = Some(old);
                 }
@@ -439,11 +441,18 @@ impl Member {
     /// The peer is gone, and somebody made the bus anew: goes there, if the role is free.
     fn rejoin(&self, other: Segment, old: &Arc<Segment>) -> Result<()> {
         let Some(epoch) = super::try_rejoin(&other, self.role)? else { return Ok(()) };
+        super::note_wishes(&other, self.role, &self.options);
         let mut seat = guard(&self.seat);
         *seat = Seat { segment: Arc::new(other), epoch, predecessor: None };
         drop(seat);
         self.call_halves(old);
         Ok(())
+    }
+
+    /// Whether it was left.
+    pub(crate) fn has_left(&self) -> bool {
+        // Relaxed: a figure for people.
+        self.left.load(Ordering::Relaxed)
     }
 
     // --- leaving ------------------------------------------------------------------------------
@@ -465,7 +474,7 @@ impl Member {
             return Ok(());
         }
         self.settle_moving(&seat.segment);
-        leave::leave(&seat.segment, self.role, seat.epoch, self.options.auto_cleanup)
+        leave::leave(&seat.segment, self.role, seat.epoch)
     }
 }
 

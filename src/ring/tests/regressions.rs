@@ -1,0 +1,222 @@
+//! Bugs that were found, each with its story.
+
+use std::cell::RefCell;
+
+use super::super::arena::Arena;
+use super::super::*;
+use crate::config::{MessageId, Overflow};
+
+fn at(pos: u64) -> Place {
+    Place { pos, number: 0, epoch: 1, bytes: 0 }
+}
+
+/// A message that runs something just before it is written.
+struct Step<'a> {
+    bytes: Vec<u8>,
+    before: &'a dyn Fn(),
+}
+
+impl AsRef<[u8]> for Step<'_> {
+    fn as_ref(&self) -> &[u8] {
+        (self.before)();
+        &self.bytes
+    }
+}
+
+fn read(consumer: &mut Consumer) -> Option<(MessageId, Vec<u8>)> {
+    let found = consumer.find().unwrap()?;
+    let mut bytes = vec![0; found.len];
+    consumer.copy(found, &mut bytes).unwrap();
+    consumer.consume(found);
+    consumer.settle();
+    Some((consumer.last_id().unwrap(), bytes))
+}
+
+/// `write_many` put off its bookkeeping to the end of the call. With a reader that kept up, one call
+/// could write more than a lap; a kill then left a stored head whose frames had been written again,
+/// the successor's walk found nothing there, and the ring was "corrupt".
+#[test]
+fn a_batch_longer_than_a_lap_leaves_a_head_that_can_be_walked_from() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let consumer = RefCell::new(Consumer::resume(arena.ring()).unwrap());
+    let cut = RefCell::new(Vec::new());
+    let before = || {
+        while read(&mut consumer.borrow_mut()).is_some() {}
+        cut.borrow_mut().push(arena.snapshot());
+    };
+    let batch: Vec<_> = (0..20).map(|n| Step { bytes: vec![n; 8], before: &before }).collect();
+    assert_eq!(producer.write_many(&batch).unwrap(), 20);
+    for (written, snapshot) in cut.take().iter().enumerate() {
+        arena.restore(snapshot);
+        let producer = Producer::resume(arena.ring(), 2).unwrap();
+        assert_eq!(producer.head(), written as u64);
+    }
+}
+
+/// The epoch is stored before the tail moves over the frame that announces it. Killed between the
+/// two, the successor meets the announcement again and took it for an epoch that goes back.
+#[test]
+fn an_announcement_may_be_digested_twice() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+    producer.try_write(b"of the second epoch").unwrap();
+    arena.ring().lines().consumer.epoch.store(2, Ordering::Relaxed);
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let (id, bytes) = read(&mut consumer).unwrap();
+    assert_eq!((id, &bytes[..]), (MessageId { epoch: 2, number: 0 }, &b"of the second epoch"[..]));
+}
+
+/// In a batch of reads the place is stored at the end, but a control frame on the way stored the
+/// tail alone. Killed there, the successor stood behind messages whose numbers it had not counted,
+/// and found the next one out of its order.
+#[test]
+fn a_control_frame_inside_a_batch_of_reads_stores_the_number_too() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    producer.try_write(b"0").unwrap();
+    producer.try_write(b"1").unwrap();
+    let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+    // Announces itself; what it claims is never committed.
+    producer.claim(1).unwrap();
+    for _ in 0..2 {
+        let found = consumer.find().unwrap().unwrap();
+        consumer.pass(found);
+    }
+    assert!(consumer.find().unwrap().is_none());
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    producer.try_write(b"2").unwrap();
+    assert_eq!(read(&mut consumer).unwrap().0, MessageId { epoch: 2, number: 2 });
+}
+
+/// A successor reserved anew from its head, which took back what its predecessor had reserved for a
+/// message that it was killed in. A tap then believed frames that hold pieces of that message.
+#[test]
+fn a_successor_does_not_take_back_what_was_reserved() {
+    let arena = Arena::new(64, 16, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    for n in 0..16 {
+        producer.try_write(&[n; 8]).unwrap();
+        read(&mut consumer).unwrap();
+    }
+    producer.claim(6 * 64).unwrap();
+    let reserved = arena.ring().lines().reserve.reserve.load(Ordering::Relaxed);
+    assert!(reserved >= 16 + 6);
+    Producer::resume(arena.ring(), 1).unwrap().try_write(b"short").unwrap();
+    assert!(arena.ring().lines().reserve.reserve.load(Ordering::Relaxed) >= reserved);
+}
+
+/// `skip_to_latest` digested a control frame behind the newest message, which stored a tail behind
+/// that message, and then went back to it: the producer had been told that it may write there.
+#[test]
+fn skipping_to_the_latest_never_moves_the_tail_back() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    for n in 0..6 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+    // Six messages, the announcement, and one free frame: full, but announced.
+    assert!(matches!(producer.try_write(b"no room"), Err(Error::Full)));
+    assert_eq!(consumer.skip_to_latest().unwrap(), 5);
+    let ring = arena.ring();
+    let line = &ring.lines().consumer;
+    assert_eq!(line.tail.load(Ordering::Relaxed), 5);
+    assert_eq!(line.epoch.load(Ordering::Relaxed), 1);
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    assert_eq!(read(&mut consumer).unwrap(), (MessageId { epoch: 1, number: 5 }, vec![5; 8]));
+}
+
+/// The marks that a ring never used are zeros, which name position 0: in a rebuilt ring a tap from
+/// the oldest went there, and waited for a whole lap while messages lay elsewhere.
+#[test]
+fn a_tap_finds_the_oldest_message_of_a_rebuilt_ring() {
+    let old = Arena::new(64, 64, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(old.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(old.ring()).unwrap();
+    for n in 0..20 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    for _ in 0..10 {
+        read(&mut consumer).unwrap();
+    }
+    let new = Arena::blank(old.geometry());
+    new.ring()
+        .rebuild(&old.ring(), old.ring().find_tail(), old.ring().find_head(None).unwrap())
+        .unwrap();
+    let mut tap = Cursor::at_oldest(new.ring());
+    let copied = tap.try_copy(&mut [0; 8]).unwrap().unwrap();
+    assert_eq!(copied.id, MessageId { epoch: 1, number: 10 });
+}
+
+/// The reader of an overwritten ring corrects its number by the message at its tail. After a lap
+/// that message may be payload that looks like one, and the count of what was lost was nonsense.
+#[test]
+fn a_lapped_reader_does_not_take_its_number_from_payload() {
+    let arena = Arena::new(64, 8, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut buffer = [0; 512];
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    for n in 0..2 {
+        producer.try_write(&[n; 8]).unwrap();
+        consumer.race(&mut buffer).unwrap().unwrap();
+    }
+    for n in 2..8 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    // A long message from position 8 on; the header of frame 10 would lie 112 bytes into it, where
+    // the reader stands at position 2.
+    let mut long = vec![0; 4 * 64 - 16];
+    long[112..120].copy_from_slice(&3u64.to_le_bytes());
+    long[120..128].copy_from_slice(&(8u64 | 1000 << 32).to_le_bytes());
+    producer.try_write(&long).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    consumer.race(&mut buffer).unwrap().unwrap();
+    assert_eq!(consumer.lost(), consumer.last_id().unwrap().number - 2);
+}
+
+/// The positions of an overwritten ring were not checked against each other, so a liar could have
+/// one rebuilt frame by frame from here to 2^62.
+#[test]
+fn a_rebuild_is_bounded_by_the_ring() {
+    for overflow in [Overflow::Refuse, Overflow::Overwrite] {
+        let old = Arena::new(64, 8, overflow, at(0));
+        let new = Arena::blank(old.geometry());
+        let done = new.ring().rebuild(&old.ring(), at(0), at(1 << 62));
+        assert!(matches!(done, Err(Error::Corrupt { .. })));
+    }
+}
+
+/// The numbers of lost messages come from marks, and were added up with a plain `+`.
+#[test]
+fn a_lying_mark_overflows_no_counter() {
+    let arena = Arena::new(64, 8, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let mut buffer = [0; 64];
+    for round in 0..3 {
+        for n in 0..20 {
+            producer.try_write(&[n; 8]).unwrap();
+        }
+        for mark in &arena.ring().lines().marks {
+            mark.number.store(if round % 2 == 0 { 1 << 63 } else { 7 }, Ordering::Relaxed);
+        }
+        let _ = consumer.race(&mut buffer);
+    }
+}
+
+/// How much of a batch lay before a cut was counted from frame to frame, as far as lying lengths
+/// led, up to a lying cut.
+#[test]
+fn counting_up_to_a_cut_is_bounded_by_the_ring() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    producer.try_write(b"0").unwrap();
+    producer.try_write(b"1").unwrap();
+    // The last message now seems to take two frames, past the head.
+    arena.ring().frames.meta(1).store(100, Ordering::Relaxed);
+    assert!(producer.count_before(0, 1 << 62).is_err_and(|e| matches!(e, Error::Corrupt { .. })));
+}

@@ -72,9 +72,9 @@ use crate::layout::{FRAME_HEADER, MARKS, Mark, RingLines};
 use crate::sync::{Frames, Ordering, fence};
 
 /// In the length field: the rest of the ring, up to its end, is skipped.
-const SKIP: u32 = u32::MAX;
+pub(crate) const SKIP: u32 = u32::MAX;
 /// In the length field: the messages from here on are of the epoch in the payload.
-const EPOCH: u32 = u32::MAX - 1;
+pub(crate) const EPOCH: u32 = u32::MAX - 1;
 
 const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the ring is long" };
 

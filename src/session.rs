@@ -65,10 +65,7 @@ enum Attempt {
     Joined(Role, u64),
     /// The owner lost its lock but seems to run on: its descriptor was closed behind its back.
     Suspicious,
-    Taken {
-        pid: u32,
-        state: &'static str,
-    },
+    Taken,
     /// The segment is on its way out.
     Again,
 }
@@ -154,7 +151,7 @@ fn join(segment: Segment, options: &Options, started: Instant) -> Result<Option<
             }
             Attempt::Again => return Ok(None),
             Attempt::Suspicious => return replace::fence(segment, role, options),
-            Attempt::Taken { .. } => {}
+            Attempt::Taken => {}
         }
     }
     if options.takeover == Takeover::Always && options.role != Role::Auto {
@@ -214,13 +211,11 @@ fn see_off(segment: &Segment, options: &Options, started: Instant) -> Result<()>
 /// Takes the role if its lock is free.
 fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
     let lines = segment.role(role);
-    // Relaxed: for the text of an error, or made sure of by the lock below.
-    let pid = lines.pid.load(Ordering::Relaxed);
     if is_still_moving(lines) {
-        return Ok(Attempt::Taken { pid, state: "moving" });
+        return Ok(Attempt::Taken);
     }
     if !lock::try_lock(segment.fd(), byte_of(role))? {
-        return Ok(Attempt::Taken { pid, state: "alive" });
+        return Ok(Attempt::Taken);
     }
     let retry = |attempt| lock::unlock(segment.fd(), byte_of(role)).map(|()| attempt);
     if is_doomed(segment) || !segment.is_named()? {

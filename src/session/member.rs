@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Joined, byte_of, is_doomed, leave, replace, sight_of};
-use crate::config::{Direction, Disconnect, Options, Role};
+use crate::config::{Disconnect, Options, Role};
 use crate::error::{Error, Result};
 use crate::layout::{RETIRED, ROLE_JOINED, ROLE_MOVING};
 use crate::peer::Watch;
@@ -502,9 +502,4 @@ pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
 /// Locks; a panic elsewhere left nothing half-done that matters here.
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The directions in the order of their owner: what it writes, what it reads.
-pub(crate) fn directions(role: Role) -> (Direction, Direction) {
-    (role.writes(), role.peer().writes())
 }

@@ -26,6 +26,7 @@
 //! besides: a sleeper to wake, a segment to follow, a handle that was forked.
 
 mod batch;
+mod peek;
 mod reader;
 mod waiter;
 mod watch;
@@ -35,7 +36,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use batch::Batch;
-pub use reader::{Messages, Peek, PeekMany, Reader};
+pub use peek::{Messages, Peek, PeekMany};
+pub use reader::Reader;
 pub use watch::Watch;
 pub use writer::{Claim, Writer};
 

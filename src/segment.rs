@@ -339,7 +339,8 @@ fn inspect(
             return Err(access(path, why));
         }
     }
-    let header = read_header(fd, path)?;
+    // Through the file: a mapping of a truncated one would be a trap.
+    let header = shm::read_start(fd, PAGE as usize)?;
     let spec = parse_header(&header, path, facts.size)?;
     if let Some(name) = name.filter(|name| *name != spec.name) {
         return Err(Error::Name {
@@ -348,24 +349,6 @@ fn inspect(
         });
     }
     Ok((facts.links == 1).then_some(Spec { mode: facts.mode, ..spec }))
-}
-
-/// Reads the first page through the file: a mapping of a truncated file would be a trap.
-fn read_header(fd: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>> {
-    let mut header = vec![0; PAGE as usize];
-    let mut filled = 0;
-    while filled < header.len() {
-        match nix::sys::uio::pread(fd, &mut header[filled..], filled as i64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(crate::sys::os_error("pread", path.display(), errno as i32));
-            }
-        }
-    }
-    header.truncate(filled);
-    Ok(header)
 }
 
 /// Takes a header apart, and checks each value against what this build would have written.

@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytemuck::AnyBitPattern;
 
 use super::waiter::{Bed, Waiter};
-use super::{Batch, Lease};
+use super::{Batch, Lease, Messages, Peek, PeekMany};
 use crate::config::{Direction, Geometry, MessageId};
 use crate::error::{Error, Result};
 use crate::ring::{Consumer, Found, LOOK, Place, SEALED, SLEEP};
@@ -269,13 +268,21 @@ impl Reader {
     }
 
     /// Consumes what was passed.
-    fn told(&mut self, batch: &mut Batch) -> Result<()> {
+    pub(super) fn told(&mut self, batch: &mut Batch) -> Result<()> {
+        if !self.birth.is_here() {
+            return Err(Error::Forked);
+        }
         self.ring.store_place();
         if self.ring.ring().room_bell().glance() == 0 {
             self.ring.settle();
             return Ok(());
         }
         self.attend_many(batch)
+    }
+
+    /// Goes back to where `fill` began.
+    pub(super) fn untold(&mut self, start: (Place, u64)) {
+        self.ring.go_back(start);
     }
 
     fn race_many(&mut self, batch: &mut Batch) -> Result<usize> {
@@ -441,7 +448,7 @@ impl Reader {
         Ok(Peek { start, found: None, len, id, reader: self })
     }
 
-    fn release(&mut self, found: Option<Found>) -> Result<()> {
+    pub(super) fn release(&mut self, found: Option<Found>) -> Result<()> {
         if !self.birth.is_here() {
             return Err(Error::Forked);
         }
@@ -641,101 +648,5 @@ impl Reader {
         }
         (self.ring, self.segment) = (ring, seat.segment);
         Ok(())
-    }
-}
-
-/// A message shown in place. Dropped, it stays unread; [`Peek::release`] consumes it.
-///
-/// Threat model: the bytes lie in shared memory. A peer that keeps the protocol does not touch them
-/// before the release (level 1); against one that is not trusted (level 2) use the calls that copy.
-pub struct Peek<'a> {
-    reader: &'a mut Reader,
-    start: *const u8,
-    len: usize,
-    found: Option<Found>,
-    id: MessageId,
-}
-
-impl Peek<'_> {
-    /// Which message it is.
-    #[must_use]
-    pub fn id(&self) -> MessageId {
-        self.id
-    }
-
-    /// Consumes it.
-    ///
-    /// # Errors
-    /// What makes the endpoint unusable. With `Fenced` the successor delivers the message again.
-    pub fn release(self) -> Result<()> {
-        self.reader.release(self.found)
-    }
-}
-
-impl Deref for Peek<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the message is committed, its length was checked, and its writer leaves it alone
-        // until it is released, which takes the borrow away; the segment stays mapped, since the
-        // reader is borrowed. A scratch copy is private memory.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
-    }
-}
-
-/// Messages copied but not consumed. Dropped, they stay unread; [`PeekMany::release`] consumes them.
-pub struct PeekMany<'a> {
-    reader: &'a mut Reader,
-    batch: &'a mut Batch,
-    /// Where they begin; `None` if they are consumed already, or released.
-    start: Option<(Place, u64)>,
-}
-
-impl PeekMany<'_> {
-    /// The messages in their order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (MessageId, &[u8])> {
-        self.batch.iter()
-    }
-
-    /// Consumes them all.
-    ///
-    /// # Errors
-    /// As for [`Peek::release`].
-    pub fn release(mut self) -> Result<()> {
-        if !self.reader.birth.is_here() {
-            return Err(Error::Forked);
-        }
-        match self.start.take() {
-            Some(_) => self.reader.told(self.batch),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for PeekMany<'_> {
-    fn drop(&mut self) {
-        if let Some(start) = self.start.take() {
-            self.reader.ring.go_back(start);
-        }
-    }
-}
-
-/// Iterator over messages as owned bytes; see [`Reader::messages`].
-pub struct Messages<'a> {
-    reader: &'a mut Reader,
-}
-
-impl Iterator for Messages<'_> {
-    type Item = Result<Vec<u8>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.reader.peek() {
-            Ok(peek) => {
-                let bytes = peek.to_vec();
-                Some(peek.release().map(|()| bytes))
-            }
-            Err(Error::Timeout) => None,
-            Err(error) => Some(Err(error)),
-        }
     }
 }

@@ -89,9 +89,10 @@ impl Options {
         if self.background {
             pulse::join(&lease.member)?;
         }
-        let writer = Writer::new(Arc::clone(&lease))?;
-        let reader = Reader::new(lease)?;
-        Ok(Endpoint { writer, reader })
+        let halves = Writer::new(Arc::clone(&lease))
+            .and_then(|writer| Ok(Endpoint { writer, reader: Reader::new(Arc::clone(&lease))? }));
+        // What cannot be used is left as it was found: a condemned seat is not cleaned up.
+        halves.inspect_err(|error| lease.condemn(error.clone()))
     }
 }
 

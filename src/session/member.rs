@@ -104,6 +104,11 @@ impl Member {
         guard(&self.seat).clone()
     }
 
+    /// The segment as it is now.
+    fn segment(&self) -> Arc<Segment> {
+        Arc::clone(&guard(&self.seat).segment)
+    }
+
     /// Requests about memory that were refused.
     pub(crate) fn refused(&self) -> &[Refusal] {
         &self.refused
@@ -152,7 +157,7 @@ impl Member {
 
     /// Makes the endpoint unusable: every call gives `error` from now on.
     pub(crate) fn condemn(&self, error: Error) {
-        let segment = self.seat().segment;
+        let segment = self.segment();
         self.condemn_at(&segment, error);
     }
 
@@ -184,7 +189,7 @@ impl Member {
 
     /// Looks at the peer; asks for its lock if that is needed, or `must_ask`.
     pub(crate) fn observe(&self, must_ask: bool) {
-        let segment = self.seat().segment;
+        let segment = self.segment();
         let peer = self.role.peer();
         let sight = sight_of(&segment, peer);
         let mut watch = guard(&self.watch);
@@ -248,6 +253,7 @@ impl Member {
         let lines = segment.role(peer);
         // Relaxed: the state only delays those who want the role.
         if lines.state.load(Ordering::Relaxed) != ROLE_MOVING {
+            guard(&self.seat).predecessor = None;
             return;
         }
         let predecessor = guard(&self.seat).predecessor.clone();
@@ -271,7 +277,7 @@ impl Member {
         if !self.options.background {
             self.observe_if_due();
         }
-        let segment = self.seat().segment;
+        let segment = self.segment();
         peer_at(&segment, self.role.peer(), guard(&self.watch).state())
     }
 
@@ -331,7 +337,7 @@ impl Member {
         if !gives_up {
             return None;
         }
-        let peer = peer_at(&self.seat().segment, self.role.peer(), guard(&self.watch).state());
+        let peer = peer_at(&self.segment(), self.role.peer(), guard(&self.watch).state());
         let (role, pid) = (self.role.peer(), peer.pid);
         match peer.state {
             PeerState::Hung(silent) => Some(Error::PeerHung { role, pid, silent }),
@@ -350,7 +356,7 @@ impl Member {
 
     /// One heartbeat.
     pub(crate) fn beat(&self) {
-        let segment = self.seat().segment;
+        let segment = self.segment();
         // Relaxed: watched for change only.
         segment.role(self.role).beat.fetch_add(1, Ordering::Relaxed);
     }
@@ -368,7 +374,7 @@ impl Member {
         if self.left.load(Ordering::Relaxed) || self.in_trouble.load(Ordering::Relaxed) {
             return;
         }
-        let segment = self.seat().segment;
+        let segment = self.segment();
         let lines = segment.role(self.role);
         // Relaxed: watched for change only; this thread is the one that beats.
         lines.beat.store(lines.beat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -410,6 +416,7 @@ impl Member {
         if is_doomed(segment) {
             return Ok(());
         }
+        self.settle_moving(segment);
         // Asked for again, which changes nothing as long as it is ours.
         if !lock::try_lock(segment.fd(), byte_of(self.role))? {
             let by_pid = segment.role(self.role).pid.load(Ordering::Relaxed);

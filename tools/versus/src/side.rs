@@ -93,6 +93,10 @@ impl Order {
 /// The whole life of a side.
 pub fn run(args: &[String]) -> Result<()> {
     let order = Order::parse(args)?;
+    // For the foot of the table: what happened, without the way there.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{}", panic.payload_as_str().unwrap_or("panicked"));
+    }));
     let limit = order.piece.length * 5 / 4 + GRACE;
     system::live_no_longer_than(limit.as_secs() as u32 + 1);
     let facts = (contenders::named(order.contender)?.play)(&order)?;
@@ -115,7 +119,7 @@ pub fn play<C: Contender>(order: &Order) -> Result<Facts> {
 
 fn play_sized<C: Contender, const W: usize>(order: &Order) -> Result<Facts> {
     match C::KIND {
-        Kind::Limit | Kind::Processes => as_process::<W, C::Link<W>>(order),
+        Kind::Yardstick | Kind::Processes => as_process::<W, C::Link<W>>(order),
         Kind::Threads => as_threads::<W, C::Link<W>>(order),
     }
 }

@@ -3,6 +3,7 @@
 mod bytes;
 mod copies;
 mod crossbeam;
+mod eshm;
 mod exchange;
 mod futex;
 mod iceoryx;
@@ -43,6 +44,7 @@ pub static ALL: &[Entry] = &[
     entry::<futex::Futex>(),
     entry::<copies::Copies>(),
     entry::<textbook::Textbook>(),
+    entry::<eshm::Eshm>(),
     entry::<ringfire::Ringfire>(),
     entry::<shaq::Shaq>(),
     entry::<iceoryx::Iceoryx>(),
@@ -73,9 +75,9 @@ pub fn named(name: &str) -> Result<&'static Entry, String> {
 }
 
 impl Entry {
-    /// Whether it is one of the limits that everybody is divided by.
-    pub fn is_limit(&self) -> bool {
-        self.kind == Kind::Limit
+    /// Whether the others are divided by it; then it is always measured.
+    pub fn is_yardstick(&self) -> bool {
+        self.kind == Kind::Yardstick
     }
 
     /// Why a figure is not there, if it cannot be; otherwise it is measured.

@@ -17,8 +17,9 @@ pub type Result<T> = std::result::Result<T, String>;
 /// What a contender is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// What the machine can do at best; the others are divided by it.
-    Limit,
+    /// What the others are divided by: what the machine can do at best, and the textbook ring. Two
+    /// processes, and always measured.
+    Yardstick,
     /// Two processes.
     Processes,
     /// Two threads of one process: not the same task, shown for orientation.

@@ -3,37 +3,17 @@
 //!
 //! It never spins while the sides talk: the cores are theirs.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::contender::{Kind, Measure, Mode, Place, Result, Why};
-use crate::contenders::Entry;
+use crate::contender::{Kind, Place, Result, Why};
+use crate::figure::{Figure, Said};
 use crate::plan::{Plan, slots};
 use crate::play::Piece;
 use crate::side::{Order, RESULT};
 use crate::system;
-
-/// What the two sides of one measurement have said, by name.
-pub type Said = HashMap<String, u64>;
-
-/// Everything known of one place of the table.
-pub struct Figure {
-    /// Who.
-    pub entry: &'static Entry,
-    /// Message size beside which it is shown.
-    pub bytes: usize,
-    /// Round trip or stream.
-    pub measure: Measure,
-    /// How messages are handed over.
-    pub mode: Mode,
-    /// One per round that came through.
-    pub rounds: Vec<Said>,
-    /// Why there is none, or none in some round.
-    pub trouble: Option<String>,
-}
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
@@ -83,12 +63,6 @@ fn table(plan: &Plan) -> Vec<Figure> {
     figures
 }
 
-impl Figure {
-    fn label(&self) -> String {
-        format!("{} B  {}  {:?} {:?}", self.bytes, self.entry.name, self.measure, self.mode)
-    }
-}
-
 /// Owns everything in shared memory that this run has made, whatever happens.
 struct Run {
     name: String,
@@ -107,7 +81,7 @@ impl Run {
         let order = order(figure, plan, directory);
         let said = match figure.entry.kind {
             Kind::Threads => one_process(&order),
-            Kind::Limit | Kind::Processes => two_processes(&order),
+            Kind::Yardstick | Kind::Processes => two_processes(&order),
         };
         self.clean();
         said

@@ -7,7 +7,9 @@
 
 mod contender;
 mod contenders;
+mod figure;
 mod harness;
+mod json;
 mod message;
 mod plan;
 mod play;
@@ -45,7 +47,7 @@ fn conduct(args: &[String]) -> Result<(), String> {
     let machine = system::Machine::here();
     let figures = harness::measure(&plan)?;
     if let Some(path) = &plan.json {
-        report::write_json(path, &plan, &machine, &figures)?;
+        json::write(path, &plan, &machine, &figures)?;
     }
     report::print(&plan, &machine, &figures)
 }

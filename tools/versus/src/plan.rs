@@ -14,7 +14,7 @@ versus: eshm and its peers, measured side by side
 
   --quick            48 and 4096 bytes, 3 short rounds; under a minute
   --sizes A,B,…      message sizes in bytes, of 8, 48, 256, 1024, 4096, 65536 (default: all)
-  --only A,B,…       only these contenders; the limits are always measured
+  --only A,B,…       only these contenders, and what they are divided by
   --rounds N         every figure is the median of so many rounds (default 5)
   --millis N         how long one measurement lasts (default 200)
   --ring-bytes N     memory for the messages of one direction (default 524288)
@@ -109,7 +109,7 @@ fn contenders_named(list: &str) -> Result<Vec<&'static Entry>, String> {
     for name in &names {
         contenders::named(name)?;
     }
-    let wanted = |entry: &&Entry| entry.is_limit() || names.contains(&entry.name);
+    let wanted = |entry: &&Entry| entry.is_yardstick() || names.contains(&entry.name);
     Ok(contenders::ALL.iter().filter(wanted).collect())
 }
 

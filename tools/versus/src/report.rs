@@ -1,17 +1,15 @@
-//! What a run prints for people, and what it writes for tools.
+//! The table that a run prints for people. Tools read what `json.rs` writes.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
 
 use crate::contender::{Kind, Measure, Mode, Result, Why};
 use crate::contenders::{self, Entry};
-use crate::harness::{Figure, Said};
+use crate::figure::{Figure, TIMES};
 use crate::plan::Plan;
 use crate::system::Machine;
 
-const HEADINGS: [&str; 12] = [
+const HEADINGS: [&str; 13] = [
     "",
     "p50 ns",
     "p90",
@@ -19,15 +17,13 @@ const HEADINGS: [&str; 12] = [
     "p99.9",
     "max",
     "x line",
+    "p99 x line",
     "x futex",
     "M msg/s",
     "GB/s",
     "x textbook",
     "x copies",
 ];
-
-/// What a round trip says of its times, in tenths of nanoseconds.
-const TIMES: [&str; 5] = ["p50", "p90", "p99", "p999", "max"];
 
 /// One line of the table: a contender in one mode at one size.
 struct Row<'a> {
@@ -124,105 +120,64 @@ impl<'a> Block<'a> {
         for name in TIMES {
             cells.push(cell(row.trip, |figure| figure.nanos(name).map(grouped)));
         }
-        for limit in ["cache line", "two futexes"] {
-            cells.push(cell(row.trip, |figure| self.over(figure, limit).map(three_digits)));
+        for (limit, name) in [("cache line", "p50"), ("cache line", "p99"), ("two futexes", "p50")]
+        {
+            let ratio = |figure: &Figure| {
+                Some(figure.nanos(name)? / self.limit(figure, limit)?.nanos(name)?)
+            };
+            cells.push(cell(row.trip, |figure| ratio(figure).map(three_digits)));
         }
         cells.push(cell(row.stream, |figure| figure.rate().map(|rate| three_digits(rate / 1e6))));
         let bytes = self.bytes as f64;
         let volume = |figure: &Figure| figure.rate().map(|rate| three_digits(rate * bytes / 1e9));
         cells.push(cell(row.stream, volume));
         for limit in ["textbook ring", "raw copies"] {
-            cells.push(cell(row.stream, |figure| self.over(figure, limit).map(three_digits)));
+            let ratio = |figure: &Figure| Some(figure.rate()? / self.limit(figure, limit)?.rate()?);
+            cells.push(cell(row.stream, |figure| ratio(figure).map(three_digits)));
         }
         cells
     }
 
-    /// A figure divided by that of a limit: times of round trips, rates of streams.
-    fn over(&self, figure: &Figure, limit: &str) -> Option<f64> {
+    /// What a figure is divided by: the same measure of a yardstick at the same size.
+    fn limit(&self, figure: &Figure, name: &str) -> Option<&'a Figure> {
         let same = |other: &&&Figure| {
-            other.entry.name == limit
+            other.entry.name == name
                 && other.measure == figure.measure
                 && other.mode == Mode::Single
         };
-        let limit = self.figures.iter().find(same)?;
-        Some(figure.headline()? / limit.headline()?)
+        self.figures.iter().find(same).copied()
     }
 
     /// What is missing and why, and what was lost.
     fn notes(&self) -> String {
+        let mut missing: Vec<(String, Vec<String>)> = Vec::new();
         let mut notes = String::new();
         for figure in &self.figures {
-            let name = label(figure.entry, figure.mode);
-            let kind = match figure.measure {
-                Measure::RoundTrip => "round trip",
-                Measure::Stream => "stream",
-            };
-            if let Some(why) = &figure.trouble {
-                let _ = match figure.rounds.len() {
-                    0 => writeln!(notes, "  n/a  {name}, {kind}: {why}"),
-                    some => writeln!(notes, "  only {some} rounds  {name}, {kind}: {why}"),
-                };
-            }
+            let name = format!("{} ({})", label(figure.entry, figure.mode), name(figure.measure));
             if let Some(harm) = figure.harm() {
-                let _ = writeln!(notes, "  LOST {name}, {kind}: {harm}");
+                let _ = writeln!(notes, "  LOST {name}: {harm}");
             }
+            let Some(why) = &figure.trouble else { continue };
+            let why = match figure.rounds.len() {
+                0 => format!("n/a: {why}"),
+                some => format!("failed in round {}: {why}", some + 1),
+            };
+            match missing.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, names)) => names.push(name),
+                None => missing.push((why, vec![name])),
+            }
+        }
+        for (why, names) in missing {
+            let _ = writeln!(notes, "  {why}\n       {}", names.join("; "));
         }
         notes
     }
 }
 
-impl Figure {
-    /// The median over the rounds of something that was said in each.
-    fn median(&self, name: &str) -> Option<f64> {
-        self.median_of(|said| said.get(name).map(|value| *value as f64))
-    }
-
-    /// The same for a time, which is said in tenths of nanoseconds.
-    fn nanos(&self, name: &str) -> Option<f64> {
-        self.median(name).map(|tenths| tenths / 10.0)
-    }
-
-    /// Messages per second.
-    fn rate(&self) -> Option<f64> {
-        self.median_of(|said| {
-            Some(*said.get("messages")? as f64 * 1e9 / *said.get("nanos")? as f64)
-        })
-    }
-
-    /// What is compared: the median round trip, or the rate.
-    fn headline(&self) -> Option<f64> {
-        match self.measure {
-            Measure::RoundTrip => self.nanos("p50"),
-            Measure::Stream => self.rate(),
-        }
-    }
-
-    fn median_of(&self, value: impl Fn(&Said) -> Option<f64>) -> Option<f64> {
-        let mut values: Vec<f64> = self.rounds.iter().filter_map(value).collect();
-        values.sort_by(f64::total_cmp);
-        match values.len() {
-            0 => None,
-            count if count % 2 == 1 => Some(values[count / 2]),
-            count => Some((values[count / 2 - 1] + values[count / 2]) / 2.0),
-        }
-    }
-
-    fn total(&self, name: &str) -> u64 {
-        self.rounds.iter().filter_map(|said| said.get(name)).sum()
-    }
-
-    /// Messages that did not arrive as they were sent, over all rounds.
-    fn harm(&self) -> Option<String> {
-        let (lost, disordered) = (self.total("lost"), self.total("disordered"));
-        let corrupt = self.total("corrupt") + self.total("corrupt_there");
-        let (sent, received) = (self.total("sent"), self.total("received"));
-        let missing = match self.measure {
-            Measure::Stream => lost + sent.saturating_sub(received + lost + corrupt),
-            Measure::RoundTrip => 0,
-        };
-        (missing + corrupt + disordered > 0).then(|| {
-            format!("{missing} of {sent} lost, {corrupt} corrupt, {disordered} out of order")
-        })
+fn name(measure: Measure) -> &'static str {
+    match measure {
+        Measure::RoundTrip => "round trip",
+        Measure::Stream => "stream",
     }
 }
 
@@ -283,91 +238,22 @@ fn aligned(lines: &[Vec<String>]) -> String {
     text
 }
 
-/// Writes every figure of every round, for tools.
-pub fn write_json(path: &Path, plan: &Plan, machine: &Machine, figures: &[Figure]) -> Result<()> {
-    let cores = plan.cores.map_or("null".into(), |(near, far)| format!("[{near}, {far}]"));
-    let figures: Vec<String> = figures.iter().map(json_figure).collect();
-    let text = format!(
-        "{{\"machine\": {}, \"kernel\": {}, \"date\": {}, \"load\": {:.2}, \"cores\": {cores}, \
-         \"clock_step_ns\": {}, \"rounds\": {}, \"millis\": {}, \"ring_bytes\": {}, \"figures\": [\n{}\n]}}\n",
-        quoted(&machine.processor),
-        quoted(&machine.kernel),
-        quoted(&machine.date),
-        machine.load,
-        machine.clock_step_ns,
-        plan.rounds,
-        plan.length.as_millis(),
-        plan.ring_bytes,
-        figures.join(",\n")
-    );
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).why("make the folder of the figures")?;
-    }
-    fs::write(path, text).why("write the figures")
-}
-
-fn json_figure(figure: &Figure) -> String {
-    let number = |value: Option<f64>| value.map_or("null".to_string(), |v| format!("{v:.1}"));
-    let median = match figure.measure {
-        Measure::RoundTrip => {
-            TIMES.map(|name| format!("\"{name}_ns\": {}", number(figure.nanos(name)))).join(", ")
-        }
-        Measure::Stream => format!("\"messages_per_s\": {}", number(figure.rate())),
-    };
-    let rounds: Vec<String> = figure.rounds.iter().map(json_round).collect();
-    format!(
-        " {{\"contender\": {}, \"kind\": \"{:?}\", \"bytes\": {}, \"measure\": \"{:?}\", \
-         \"mode\": \"{:?}\", \"median\": {{{median}}}, \"trouble\": {}, \"rounds\": [{}]}}",
-        quoted(figure.entry.name),
-        figure.entry.kind,
-        figure.bytes,
-        figure.measure,
-        figure.mode,
-        figure.trouble.as_deref().map_or("null".to_string(), quoted),
-        rounds.join(", ")
-    )
-}
-
-fn json_round(said: &Said) -> String {
-    let fact = |(name, value): (&String, &u64)| match TIMES.contains(&name.as_str()) {
-        true => format!("\"{name}_ns\": {:.1}", *value as f64 / 10.0),
-        false => format!("\"{name}\": {value}"),
-    };
-    let mut facts: Vec<_> = said.iter().map(fact).collect();
-    facts.sort();
-    format!("{{{}}}", facts.join(", "))
-}
-
-fn quoted(text: &str) -> String {
-    let escape = |letter: char| match letter {
-        '"' | '\\' => format!("\\{letter}"),
-        letter if letter.is_control() => " ".to_string(),
-        letter => letter.to_string(),
-    };
-    format!("\"{}\"", text.chars().map(escape).collect::<String>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped_and_text_is_quoted() {
+    fn numbers_are_readable() {
         assert_eq!([12.0, 1234.0, 1234567.0].map(grouped), ["12", "1,234", "1,234,567"]);
-        assert_eq!(quoted("a \"b\"\n"), "\"a \\\"b\\\" \"");
+        assert_eq!(
+            [0.0123, 1.234, 12.34, 123.4].map(three_digits),
+            ["0.012", "1.23", "12.3", "123"]
+        );
     }
 
     #[test]
-    fn a_message_lost_before_the_end_is_not_lost_in_silence() {
-        let said = [("sent", 10), ("received", 8), ("lost", 1)];
-        let figure = Figure {
-            entry: &contenders::ALL[0],
-            bytes: 8,
-            measure: Measure::Stream,
-            mode: Mode::Single,
-            rounds: vec![said.map(|(name, value)| (name.to_string(), value)).into()],
-            trouble: None,
-        };
-        assert_eq!(figure.harm().unwrap(), "2 of 10 lost, 0 corrupt, 0 out of order");
+    fn columns_line_up() {
+        let lines = [["a", "1"], ["bcd", "20"]].map(|line| line.map(String::from).to_vec());
+        assert_eq!(aligned(&lines), "a     1\nbcd  20\n");
     }
 }

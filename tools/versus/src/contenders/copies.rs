@@ -12,7 +12,7 @@ pub struct Copies;
 
 impl Contender for Copies {
     const NAME: &'static str = "raw copies";
-    const KIND: Kind = Kind::Limit;
+    const KIND: Kind = Kind::Yardstick;
     const SETTINGS: &'static str = "one copy in, one copy out, a flag per block on its own line";
     const CAN: &'static [(Measure, Mode)] =
         &[(Measure::RoundTrip, Mode::Single), (Measure::Stream, Mode::Single)];

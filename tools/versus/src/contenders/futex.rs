@@ -12,7 +12,7 @@ pub struct Futex;
 
 impl Contender for Futex {
     const NAME: &'static str = "two futexes";
-    const KIND: Kind = Kind::Limit;
+    const KIND: Kind = Kind::Yardstick;
     const SETTINGS: &'static str = "shared futexes, always slept on; no payload";
     const CAN: &'static [(Measure, Mode)] = &[(Measure::RoundTrip, Mode::Single)];
     const SIZELESS: bool = true;

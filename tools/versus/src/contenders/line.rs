@@ -14,7 +14,7 @@ pub struct Line;
 
 impl Contender for Line {
     const NAME: &'static str = "cache line";
-    const KIND: Kind = Kind::Limit;
+    const KIND: Kind = Kind::Yardstick;
     const SETTINGS: &'static str = "one word in one line, bounced between the cores; no payload";
     const CAN: &'static [(Measure, Mode)] = &[(Measure::RoundTrip, Mode::Single)];
     const SIZELESS: bool = true;

@@ -16,7 +16,7 @@ pub struct Textbook;
 
 impl Contender for Textbook {
     const NAME: &'static str = "textbook ring";
-    const KIND: Kind = Kind::Processes;
+    const KIND: Kind = Kind::Yardstick;
     const SETTINGS: &'static str =
         "cached indices, padded to 128 bytes, bare slots; no crash safety";
     const CAN: &'static [(Measure, Mode)] = SINGLE;

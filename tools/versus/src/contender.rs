@@ -169,8 +169,9 @@ pub fn until<T>(mut poll: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// About a millisecond, far above any wait between two processes that both run.
-const POLLS_PER_REST: u32 = 1 << 15;
+/// Some tens of microseconds: above any wait between two processes that both run, and short enough
+/// when both have landed on one core.
+const POLLS_PER_REST: u32 = 1 << 10;
 /// After this long without an answer, the message is lost for good or the peer is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -33,31 +33,42 @@ impl Figure {
         format!("{} B  {}  {:?} {:?}", self.bytes, self.entry.name, self.measure, self.mode)
     }
 
-    /// The median over the rounds of something that was said in each.
-    pub fn median(&self, name: &str) -> Option<f64> {
-        self.median_of(|said| said.get(name).map(|value| *value as f64))
-    }
-
-    /// The same for a time, which is said in tenths of nanoseconds.
+    /// The median over the rounds of a time, in nanoseconds.
     pub fn nanos(&self, name: &str) -> Option<f64> {
-        self.median(name).map(|tenths| tenths / 10.0)
+        median(self.each_nanos(name))
     }
 
-    /// Messages per second.
+    /// The median over the rounds of the messages per second.
     pub fn rate(&self) -> Option<f64> {
-        self.median_of(|said| {
-            Some(*said.get("messages")? as f64 * 1e9 / *said.get("nanos")? as f64)
-        })
+        median(self.each_rate())
     }
 
-    fn median_of(&self, value: impl Fn(&Said) -> Option<f64>) -> Option<f64> {
-        let mut values: Vec<f64> = self.rounds.iter().filter_map(value).collect();
-        values.sort_by(f64::total_cmp);
-        match values.len() {
-            0 => None,
-            count if count % 2 == 1 => Some(values[count / 2]),
-            count => Some((values[count / 2 - 1] + values[count / 2]) / 2.0),
-        }
+    /// A time divided by that of a yardstick, round by round, as the machine may change meanwhile.
+    pub fn nanos_over(&self, limit: &Figure, name: &str) -> Option<f64> {
+        median(quotients(self.each_nanos(name), limit.each_nanos(name)))
+    }
+
+    /// The rate divided by that of a yardstick, round by round.
+    pub fn rate_over(&self, limit: &Figure) -> Option<f64> {
+        median(quotients(self.each_rate(), limit.each_rate()))
+    }
+
+    /// The shortest and the longest of the rounds' medians, if the longest is much longer.
+    pub fn drift(&self) -> Option<(f64, f64)> {
+        let times = self.each_nanos("p50");
+        let least = times.iter().copied().reduce(f64::min)?;
+        let most = times.iter().copied().reduce(f64::max)?;
+        (most > 1.25 * least).then_some((least, most))
+    }
+
+    fn each_nanos(&self, name: &str) -> Vec<f64> {
+        self.rounds.iter().filter_map(|said| Some(*said.get(name)? as f64 / 10.0)).collect()
+    }
+
+    fn each_rate(&self) -> Vec<f64> {
+        let rate =
+            |said: &Said| Some(*said.get("messages")? as f64 * 1e9 / *said.get("nanos")? as f64);
+        self.rounds.iter().filter_map(rate).collect()
     }
 
     fn total(&self, name: &str) -> u64 {
@@ -76,6 +87,20 @@ impl Figure {
         (missing + corrupt + disordered > 0).then(|| {
             format!("{missing} of {sent} lost, {corrupt} corrupt, {disordered} out of order")
         })
+    }
+}
+
+/// A contender that fails does so for the rest of the run, so the same place is the same round.
+fn quotients(values: Vec<f64>, limits: Vec<f64>) -> Vec<f64> {
+    values.iter().zip(limits).map(|(value, limit)| value / limit).collect()
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => None,
+        count if count % 2 == 1 => Some(values[count / 2]),
+        count => Some((values[count / 2 - 1] + values[count / 2]) / 2.0),
     }
 }
 
@@ -109,5 +134,14 @@ mod tests {
         let rounds: [&[(&str, u64)]; 3] = [&[("p50", 10)], &[("p50", 9000)], &[("p50", 30)]];
         assert_eq!(figure(&rounds).nanos("p50"), Some(3.0));
         assert_eq!(figure(&rounds[..2]).nanos("p50"), Some(450.5));
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let mine = figure(&[&[("p50", 20)], &[("p50", 80)], &[("p50", 84)]]);
+        let line = figure(&[&[("p50", 10)], &[("p50", 40)], &[("p50", 40)]]);
+        assert_eq!(mine.nanos_over(&line, "p50"), Some(2.0));
+        assert_eq!(line.drift(), Some((1.0, 4.0)));
+        assert_eq!(figure(&[&[("p50", 10)], &[("p50", 11)]]).drift(), None);
     }
 }

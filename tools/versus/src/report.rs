@@ -122,9 +122,7 @@ impl<'a> Block<'a> {
         }
         for (limit, name) in [("cache line", "p50"), ("cache line", "p99"), ("two futexes", "p50")]
         {
-            let ratio = |figure: &Figure| {
-                Some(figure.nanos(name)? / self.limit(figure, limit)?.nanos(name)?)
-            };
+            let ratio = |figure: &Figure| figure.nanos_over(self.limit(figure, limit)?, name);
             cells.push(cell(row.trip, |figure| ratio(figure).map(three_digits)));
         }
         cells.push(cell(row.stream, |figure| figure.rate().map(|rate| three_digits(rate / 1e6))));
@@ -132,7 +130,7 @@ impl<'a> Block<'a> {
         let volume = |figure: &Figure| figure.rate().map(|rate| three_digits(rate * bytes / 1e9));
         cells.push(cell(row.stream, volume));
         for limit in ["textbook ring", "raw copies"] {
-            let ratio = |figure: &Figure| Some(figure.rate()? / self.limit(figure, limit)?.rate()?);
+            let ratio = |figure: &Figure| figure.rate_over(self.limit(figure, limit)?);
             cells.push(cell(row.stream, |figure| ratio(figure).map(three_digits)));
         }
         cells
@@ -154,6 +152,15 @@ impl<'a> Block<'a> {
         let mut notes = String::new();
         for figure in &self.figures {
             let name = format!("{} ({})", label(figure.entry, figure.mode), name(figure.measure));
+            if let Some((least, most)) = figure.drift().filter(|_| figure.entry.sizeless) {
+                let _ = writeln!(
+                    notes,
+                    "  {name}: {} to {} ns over the rounds, so the machine changed meanwhile; \
+                     trust only the ratios",
+                    grouped(least),
+                    grouped(most)
+                );
+            }
             if let Some(harm) = figure.harm() {
                 let _ = writeln!(notes, "  LOST {name}: {harm}");
             }

@@ -16,22 +16,21 @@ use crate::ring::{Found, Place};
 pub struct Peek<'a> {
     pub(super) reader: &'a mut Reader,
     pub(super) start: *const u8,
-    pub(super) len: usize,
-    pub(super) found: Option<Found>,
-    pub(super) id: MessageId,
+    pub(super) found: Found,
 }
 
 impl Peek<'_> {
     /// Which message it is.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        self.id
+        self.reader.shown_id()
     }
 
     /// Consumes it.
     ///
     /// # Errors
     /// What makes the endpoint unusable. With `Fenced` the successor delivers the message again.
+    #[inline]
     pub fn release(self) -> Result<()> {
         self.reader.release(self.found)
     }
@@ -40,11 +39,12 @@ impl Peek<'_> {
 impl Deref for Peek<'_> {
     type Target = [u8];
 
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
         // SAFETY: the message is committed, its length was checked, and its writer leaves it alone
         // until it is released, which takes the borrow away; the segment stays mapped, since the
         // reader is borrowed. A scratch copy is private memory.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+        unsafe { std::slice::from_raw_parts(self.start, self.found.len) }
     }
 }
 

@@ -285,29 +285,17 @@ impl Reader {
         self.ring.go_back(start);
     }
 
+    /// The same in a direction that is overwritten, one message after the other.
     fn race_many(&mut self, batch: &mut Batch) -> Result<usize> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.resize(batch.capacity().max(1), 0);
-        let done = loop {
-            let free = batch.free();
-            match self.try_read(&mut scratch[..free.unwrap_or(0)]) {
-                Ok(len) => {
-                    let id = self.ring.last_id().unwrap_or(MessageId { epoch: 0, number: 0 });
-                    if let Some(room) = batch.room(len) {
-                        room.copy_from_slice(&scratch[..len]);
-                        batch.push(id, len);
-                    }
-                    if batch.free().is_none() {
-                        break Ok(batch.len());
-                    }
-                }
-                Err(_) if !batch.is_empty() => break Ok(batch.len()),
-                Err(error) => break Err(error),
+        batch.clear();
+        while let Some(room) = batch.all_room() {
+            match self.try_read(room) {
+                Ok(len) => batch.push(self.ring.before_tail(), len),
+                Err(_) if !batch.is_empty() => break,
+                Err(error) => return Err(error),
             }
-        };
-        self.scratch = scratch;
-        self.scratch_id = None;
-        done
+        }
+        Ok(batch.len())
     }
 
     /// The messages as owned bytes, until none comes within the read timeout.
@@ -374,18 +362,45 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::try_read`].
+    #[inline]
     pub fn try_peek(&mut self) -> Result<Peek<'_>> {
-        self.next_len()?;
-        self.shown()
+        match self.show()? {
+            Some((start, found)) => Ok(Peek { start, found, reader: self }),
+            None => match self.rest() {
+                Err(Error::Empty) => Err(self.why_empty()),
+                other => other,
+            },
+        }
     }
 
     /// Shows the next message in place; waits for it for at most `timeout`.
     ///
     /// # Errors
     /// As for [`Reader::read`].
+    #[inline]
     pub fn peek_timeout(&mut self, timeout: Duration) -> Result<Peek<'_>> {
-        self.await_message(timeout)?;
-        self.shown()
+        loop {
+            if let Some((start, found)) = self.show()? {
+                return Ok(Peek { start, found, reader: self });
+            }
+            self.await_message(timeout)?;
+        }
+    }
+
+    /// Where the next message lies, if it is there.
+    #[inline(always)]
+    fn show(&mut self) -> Result<Option<(*const u8, Found)>> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        if self.ring.is_racing() {
+            return self.show_copy();
+        }
+        match self.ring.find() {
+            Ok(Some(found)) => Ok(Some((self.ring.payload(), found))),
+            Ok(None) => Ok(None),
+            Err(error) => self.stumble(error),
+        }
     }
 
     /// Waits until a message is there.
@@ -404,58 +419,48 @@ impl Reader {
         }
     }
 
-    /// The message that `next_len` has just found.
-    fn shown(&mut self) -> Result<Peek<'_>> {
-        if self.ring.is_racing() {
-            return self.show_copy();
-        }
-        let id = self.ring.next_id();
-        match self.ring.find() {
-            Ok(Some(found)) => {
-                let start = self.ring.payload();
-                Ok(Peek { start, found: Some(found), len: found.len, id, reader: self })
-            }
-            Ok(None) => Err(Error::Empty),
-            Err(error) => self.stumble(error),
-        }
-    }
-
     /// In a direction that is overwritten, a peek holds a copy that was taken when it was whole;
-    /// released or not, the message cannot be asked to stay.
-    fn show_copy(&mut self) -> Result<Peek<'_>> {
-        if self.scratch_id.is_none() {
-            loop {
-                let Some(len) = self.ring.race_len()? else { return Err(Error::Empty) };
-                self.scratch.resize(len, 0);
-                let mut scratch = std::mem::take(&mut self.scratch);
-                let copied = self.ring.race(&mut scratch);
-                self.scratch = scratch;
-                match copied {
-                    Ok(Some(len)) => {
-                        self.scratch.truncate(len);
-                        self.scratch_id = self.ring.last_id();
-                        break;
-                    }
-                    Ok(None) => return Err(Error::Empty),
-                    // Overwritten by a longer one meanwhile.
-                    Err(Error::BufferTooSmall { .. }) => {}
-                    Err(error) => return self.stumble(error),
+    /// released or not, the message cannot be asked to stay in the ring, so it stays here.
+    #[cold]
+    fn show_copy(&mut self) -> Result<Option<(*const u8, Found)>> {
+        while self.scratch_id.is_none() {
+            let len = match self.ring.race_len() {
+                Ok(Some(len)) => len,
+                Ok(None) => return Ok(None),
+                Err(error) => return self.stumble(error),
+            };
+            let mut scratch = std::mem::take(&mut self.scratch);
+            scratch.resize(len, 0);
+            let copied = self.ring.race(&mut scratch);
+            self.scratch = scratch;
+            match copied {
+                Ok(Some(len)) => {
+                    self.scratch.truncate(len);
+                    self.scratch_id = self.ring.last_id();
                 }
+                Ok(None) => return Ok(None),
+                // Overwritten by a longer one meanwhile.
+                Err(Error::BufferTooSmall { .. }) => {}
+                Err(error) => return self.stumble(error),
             }
         }
-        let id = self.scratch_id.unwrap_or(MessageId { epoch: 0, number: 0 });
-        let (start, len) = (self.scratch.as_ptr(), self.scratch.len());
-        Ok(Peek { start, found: None, len, id, reader: self })
+        Ok(Some((self.scratch.as_ptr(), Found::copied(self.scratch.len()))))
     }
 
-    pub(super) fn release(&mut self, found: Option<Found>) -> Result<()> {
+    /// Which message `show` has shown.
+    pub(super) fn shown_id(&self) -> MessageId {
+        self.scratch_id.unwrap_or_else(|| self.ring.next_id())
+    }
+
+    #[inline(always)]
+    pub(super) fn release(&mut self, found: Found) -> Result<()> {
         if !self.birth.is_here() {
             return Err(Error::Forked);
         }
-        let Some(found) = found else {
+        if self.ring.is_racing() {
             self.scratch_id = None;
             return Ok(());
-        };
+        }
         self.ring.consume(found);
         if self.ring.ring().room_bell().glance() == 0 {
             self.ring.settle();

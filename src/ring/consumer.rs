@@ -44,6 +44,13 @@ pub(crate) struct Found {
     frames: u64,
 }
 
+impl Found {
+    /// A message that was copied out of the ring.
+    pub(crate) fn copied(len: usize) -> Self {
+        Found { len, frames: 0 }
+    }
+}
+
 impl Consumer {
     /// Goes on where the last consumer stopped.
     pub(crate) fn resume(ring: Ring) -> Result<Self> {
@@ -83,8 +90,12 @@ impl Consumer {
 
     /// The message before the tail: the one read last, by this reader or an earlier one.
     pub(crate) fn last_id(&self) -> Option<MessageId> {
-        let number = self.number.checked_sub(1)?;
-        Some(MessageId { epoch: self.last_epoch, number })
+        (self.number > 0).then(|| self.before_tail())
+    }
+
+    /// The message before the tail, when there was one.
+    pub(crate) fn before_tail(&self) -> MessageId {
+        MessageId { epoch: self.last_epoch, number: self.number.wrapping_sub(1) }
     }
 
     /// The message that is next.

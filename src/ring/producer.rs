@@ -117,8 +117,11 @@ impl Producer {
 
     /// Makes room for a message of `len` bytes and gives its place in the ring. Until
     /// [`Producer::commit`], nothing has happened; claiming again or writing aborts it.
+    #[inline(always)]
     pub(crate) fn claim(&mut self, len: usize) -> Result<*mut u8> {
-        self.make_ready(len)?;
+        if len > self.inline_len || !self.has_room(1) {
+            self.make_ready(len)?;
+        }
         Ok(self.ring.frames.payload(self.head))
     }
 
@@ -126,8 +129,10 @@ impl Producer {
     ///
     /// # Safety
     /// The last call must have been a claim of at least `len` bytes.
+    #[inline(always)]
     pub(crate) unsafe fn commit(&mut self, len: usize) {
-        self.finish(self.ring.frames_for(len), len);
+        let frames = if len <= self.inline_len { 1 } else { self.ring.frames_for(len) };
+        self.finish(frames, len);
         self.store_place();
     }
 

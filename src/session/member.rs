@@ -464,19 +464,24 @@ impl Member {
 
     // --- leaving ------------------------------------------------------------------------------
 
+    /// The seat from which to leave: in the segment that counts.
+    fn last_seat(&self) -> Result<Seat> {
+        let mut seat = guard(&self.seat);
+        if is_sealed(&seat.segment) {
+            self.move_over(&mut seat)?;
+        }
+        Ok(seat.clone())
+    }
+
     /// Leaves. In a forked child nothing is touched.
     pub(crate) fn leave(&self) -> Result<()> {
         if !self.is_home() || self.left.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let mut seat = guard(&self.seat);
         if self.trouble().is_some() {
             return Ok(());
         }
-        if is_sealed(&seat.segment) {
-            self.move_over(&mut seat)?;
-        }
-        let seat = seat.clone();
+        let seat = self.last_seat()?;
         if seat.segment.check_file().is_err() {
             return Ok(());
         }

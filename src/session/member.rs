@@ -58,6 +58,9 @@ pub(crate) struct Member {
     observed_ns: AtomicU64,
     checked_ns: AtomicU64,
     left: AtomicBool,
+    /// Held while the seat is looked after, so that nothing of that happens once it is given up: the
+    /// lock asked for again, or the retirement called a mistake.
+    care: Mutex<()>,
 }
 
 impl Member {
@@ -81,6 +84,7 @@ impl Member {
             observed_ns: AtomicU64::new(0),
             checked_ns: AtomicU64::new(clock::monotonic_ns()),
             left: AtomicBool::new(false),
+            care: Mutex::new(()),
             options,
         };
         super::note_wishes(&member.seat().segment, member.role, &member.options);
@@ -281,7 +285,11 @@ impl Member {
         let interval = self.options.beat_interval.as_nanos() as u64;
         if now.wrapping_sub(self.observed_ns.load(Ordering::Relaxed)) >= interval {
             self.observe(false);
-            self.check_file_if_due(now);
+            let _care = guard(&self.care);
+            // Relaxed: behind the lock.
+            if !self.left.load(Ordering::Relaxed) {
+                self.check_file_if_due(now);
+            }
         }
     }
 
@@ -364,7 +372,8 @@ impl Member {
 
     /// What the background thread does for this endpoint at every beat.
     pub(crate) fn tick(&self, now_ns: u64) {
-        // Relaxed: a tick too many does no harm.
+        let _care = guard(&self.care);
+        // Relaxed: behind the lock; trouble noticed a tick late does no harm.
         if self.left.load(Ordering::Relaxed) || self.in_trouble.load(Ordering::Relaxed) {
             return;
         }
@@ -462,6 +471,7 @@ impl Member {
         if !self.is_home() || self.left.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
+        let _care = guard(&self.care);
         let mut seat = guard(&self.seat);
         if self.trouble().is_some() {
             return Ok(());

@@ -68,7 +68,8 @@ fn master_racer(talk: &mut Talk) {
         let bus = racing_options(&name, Role::Master).open();
         let got = match &bus {
             Ok(_) => 1,
-            Err(Error::RoleTaken { role: Role::Master, pid, state: "alive" }) => {
+            // Alive, or hung if it was not scheduled meanwhile: it beats by hand.
+            Err(Error::RoleTaken { role: Role::Master, pid, .. }) => {
                 assert_ne!((*pid, *pid), (0, std::process::id()), "round {round}");
                 2
             }
@@ -92,9 +93,8 @@ fn master_racer(talk: &mut Talk) {
 fn race(part: &str, tag: &str) {
     let bus = Bus::new(tag);
     let board = Board::new();
-    let mut racers = [0, 1].map(|me| {
-        Child::spawn(part, &format!("{} {} {me} {ROUNDS}", bus.name(), board.path()))
-    });
+    let mut racers = [0, 1]
+        .map(|me| Child::spawn(part, &format!("{} {} {me} {ROUNDS}", bus.name(), board.path())));
     for racer in &mut racers {
         let said = racer.hear_within(PATIENCE * 4);
         assert_eq!(said.as_deref(), Some("done"), "round {}", board.get(STARTED));

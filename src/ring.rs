@@ -44,6 +44,7 @@
 //! | PUBLISH | producer: commit word | consumer, tap, successor: commit word | the message before it |
 //! | RECLAIM | consumer: `tail`, `space` | producer: `space`, `tail` | the consumer's reads, before the frames are written again |
 //! | RESERVE | producer: `reserve`, then a release fence | racing reader: an acquire fence, then `reserve` | that its copy may be torn |
+//! | MARK | producer: a mark's position | tap, lapped reader: the same | the number and epoch there |
 //! | DOORBELL | sleeper: bell, heavy barrier, look again | other side: position, light barrier, bell | that somebody sleeps |
 //! | SEAL | sealer: bells, heavy barrier, scan | either side: position, light barrier, bell | that the segment is being replaced |
 //!
@@ -226,12 +227,14 @@ impl Ring {
 
     fn store_mark(&self, place: Place) {
         let mark = self.mark(place.pos);
-        // Relaxed: readers believe a mark only if `reserve` shows that it was not replaced.
-        mark.pos.store(place.pos, Ordering::Relaxed);
+        // Relaxed: the release of the position carries them. The one that they replace is a lap
+        // older, and `reserve` shows that it does not count any more.
         mark.number.store(place.number, Ordering::Relaxed);
         mark.epoch.store(place.epoch, Ordering::Relaxed);
     }
 
+        // pairs MARK: whoever sees this position sees its number and epoch, or newer ones.
+        mark.pos.store(place.pos, Ordering::Release);
     fn store_head(&self, place: Place) {
         let line = &self.lines().producer;
         // Relaxed: read by a successor after the lock was freed, and by people. I4 says why the
@@ -392,15 +395,15 @@ impl Ring {
     /// The boundary remembered for the eighth around a position, if it still counts.
     fn whole_mark(&self, around: u64) -> Option<Place> {
         let mark = self.mark(around);
-        // Relaxed: believed only if it is whole afterwards.
+        // pairs MARK: acquire, number and epoch are those of this position or newer; newer ones are
+        // of an eighth that was reserved again, and then it is not whole. Hence relaxed.
         let place = Place {
-            pos: mark.pos.load(Ordering::Relaxed),
+            pos: mark.pos.load(Ordering::Acquire),
             number: mark.number.load(Ordering::Relaxed),
             epoch: mark.epoch.load(Ordering::Relaxed),
             bytes: 0,
         };
         let is_of_eighth = place.pos / self.eighth() == around / self.eighth();
-        // A mark replaced meanwhile is of an eighth that was reserved again.
         (self.is_whole(place.pos) && is_of_eighth).then_some(place)
     }
 }

@@ -275,8 +275,8 @@ impl Producer {
             // sealer has not seen is behind the cut (I7).
             // pairs RECLAIM: as above.
             let tail = self.ring.lines().consumer.tail.load(Ordering::Acquire);
-            // pairs SEAL: relaxed, behind the acquire.
-            if self.ring.lines().data_bell.word.load(Ordering::Relaxed) & SEALED == 0 {
+            // pairs SEAL: the glance's barrier keeps the look at the bell behind the tail.
+            if self.ring.data_bell().glance() & SEALED == 0 {
                 self.space_seen = self.checked_tail(tail)?;
             }
         }

@@ -45,6 +45,7 @@
 //! | RECLAIM | consumer: `tail`, `space` | producer: `space`, `tail` | the consumer's reads, before the frames are written again |
 //! | RESERVE | producer: `reserve`, then a release fence | racing reader: an acquire fence, then `reserve` | that its copy may be torn |
 //! | MARK | producer: a mark's position | tap, lapped reader: the same | the number and epoch there |
+//! | PLACE | either side: its `number` | whoever finds its place: the same | the commit words of the messages counted |
 //! | DOORBELL | sleeper: bell, heavy barrier, look again | other side: position, light barrier, bell | that somebody sleeps |
 //! | SEAL | sealer: bells, heavy barrier, scan | either side: position, light barrier, bell | that the segment is being replaced |
 //!
@@ -231,18 +232,17 @@ impl Ring {
         // older, and `reserve` shows that it does not count any more.
         mark.number.store(place.number, Ordering::Relaxed);
         mark.epoch.store(place.epoch, Ordering::Relaxed);
-    }
-
         // pairs MARK: whoever sees this position sees its number and epoch, or newer ones.
         mark.pos.store(place.pos, Ordering::Release);
+    }
+
     fn store_head(&self, place: Place) {
         let line = &self.lines().producer;
-        // Relaxed: read by a successor after the lock was freed, and by people. I4 says why the
-        // number comes first, and a kill keeps the program order of one line's stores on x86; the
-        // fence keeps it elsewhere.
+        // Relaxed: for people, and for a successor after the lock was freed.
         line.bytes.store(place.bytes, Ordering::Relaxed);
         line.epoch.store(place.epoch, Ordering::Relaxed);
-        line.number.store(place.number, Ordering::Relaxed);
+        // pairs PLACE: the number comes first (I4), and behind the commits that it counts.
+        line.number.store(place.number, Ordering::Release);
         line.head.store(place.pos, Ordering::Release);
     }
 
@@ -250,11 +250,12 @@ impl Ring {
     /// (I4). `end` bounds the walk when the head is already known.
     pub(crate) fn find_head(&self, end: Option<u64>) -> Result<Place> {
         let line = &self.lines().producer;
-        // Acquire: orders the numbers, stored before it, with it.
+        // pairs PLACE: acquire, the number does not lag behind the head; and acquire again, the
+        // walk sees the commits of all that the number counts. Epoch and bytes: relaxed, behind it.
         let pos = line.head.load(Ordering::Acquire);
         let place = Place {
             pos,
-            number: line.number.load(Ordering::Relaxed),
+            number: line.number.load(Ordering::Acquire),
             epoch: line.epoch.load(Ordering::Relaxed),
             bytes: line.bytes.load(Ordering::Relaxed),
         };
@@ -290,11 +291,12 @@ impl Ring {
     /// Where the consumer stands.
     pub(crate) fn find_tail(&self) -> Place {
         let line = &self.lines().consumer;
-        // pairs RECLAIM: acquire, to see the number that goes with the tail.
+        // pairs PLACE: acquire, the number does not lag behind the tail; and acquire again, the
+        // commit words of the messages that it counts are there.
         let pos = line.tail.load(Ordering::Acquire);
-        let mut number = line.number.load(Ordering::Relaxed);
-        // Acquire: the meta word is that of the commit. The number was stored before the tail, so
-        // it may be one too high; if the message is still there, it says so itself.
+        let mut number = line.number.load(Ordering::Acquire);
+        // pairs PUBLISH: the meta word is that of the commit. The number was stored before the
+        // tail, so it may be too high; if the message is still there, it says so itself.
         if self.frames.commit(pos).load(Ordering::Acquire) == committed(pos) {
             // Relaxed: behind the acquire above.
             let meta = self.frames.meta(pos).load(Ordering::Relaxed);

@@ -180,10 +180,10 @@ impl Producer {
     #[inline(always)]
     fn store_place(&self) {
         let line = &self.ring.lines().producer;
-        // Relaxed: nobody synchronises with these; the number comes first, and a compiler fence
-        // keeps it there: a process that dies leaves a prefix of its own stores.
+        // Relaxed: for people, and for a successor after the lock was freed.
         line.bytes.store(self.bytes, Ordering::Relaxed);
-        line.number.store(self.number, Ordering::Relaxed);
+        // pairs PLACE: the number comes first (I4), and behind the commits that it counts.
+        line.number.store(self.number, Ordering::Release);
         line.head.store(self.head, Ordering::Release);
     }
 

@@ -66,7 +66,7 @@ use std::ptr::NonNull;
 pub(crate) use consumer::{Consumer, Found};
 pub(crate) use doorbell::{Bell, FENCE, LOOK, SEALED, SLEEP};
 pub(crate) use producer::Producer;
-pub(crate) use tap::{Copied, Cursor};
+pub(crate) use tap::Cursor;
 
 use crate::config::{Geometry, Overflow};
 use crate::error::{Error, Result};
@@ -74,9 +74,9 @@ use crate::layout::{FRAME_HEADER, MARKS, Mark, RingLines};
 use crate::sync::{Frames, Ordering, fence};
 
 /// In the length field: the rest of the ring, up to its end, is skipped.
-const SKIP: u32 = u32::MAX;
+pub(crate) const SKIP: u32 = u32::MAX;
 /// In the length field: the messages from here on are of the epoch in the payload.
-const EPOCH: u32 = u32::MAX - 1;
+pub(crate) const EPOCH: u32 = u32::MAX - 1;
 
 const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the ring is long" };
 
@@ -305,6 +305,27 @@ impl Ring {
             }
         }
         Place { pos, number, epoch: line.epoch.load(Ordering::Relaxed), bytes: 0 }
+    }
+
+    /// Messages that wait.
+    pub(crate) fn backlog(&self) -> u64 {
+        let lines = self.lines();
+        // Relaxed: a figure. The reader's first, so that it is not ahead of the writer's.
+        let read = lines.consumer.number.load(Ordering::Relaxed);
+        let waiting = lines.producer.number.load(Ordering::Relaxed).wrapping_sub(read);
+        if waiting > u64::MAX / 2 { 0 } else { waiting }
+    }
+
+    /// Notes how many frames are in use, if that is more than ever. For the writing side.
+    pub(crate) fn note_high_water(&self) {
+        let lines = self.lines();
+        // Relaxed: a figure, put together from two moments.
+        let head = lines.producer.head.load(Ordering::Relaxed);
+        let used = head.wrapping_sub(lines.consumer.tail.load(Ordering::Relaxed));
+        let used = if used > u64::MAX / 2 { 0 } else { used.min(self.capacity) };
+        if used > lines.producer_stats.high_water.load(Ordering::Relaxed) {
+            lines.producer_stats.high_water.store(used, Ordering::Relaxed);
+        }
     }
 
     /// Checks that two positions can belong to one ring.

@@ -59,7 +59,7 @@ mod testing {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork};
+    use nix::unistd::{ForkResult, Pid, alarm, fork, pause};
 
     use super::shm;
 
@@ -81,6 +81,19 @@ mod testing {
                 unsafe { libc::_exit(code) }
             }
         }
+    }
+
+    /// A child that does nothing until it is killed, and not for ever if nobody does.
+    pub(super) fn idle_child() -> Pid {
+        // SAFETY: the child makes system calls only.
+        let side = unsafe { fork() }.expect("fork");
+        let ForkResult::Parent { child } = side else {
+            alarm::set(60);
+            loop {
+                pause();
+            }
+        };
+        child
     }
 
     /// Whether a forked child says yes to `check`.

@@ -33,7 +33,8 @@ pub(crate) struct Consumer {
     inline_len: usize,
     /// Overwritten before they could be read, since this reader began.
     lost: u64,
-    last: Option<MessageId>,
+    /// The epoch of the message before the tail.
+    last_epoch: u64,
 }
 
 /// A message that lies at the tail.
@@ -41,6 +42,13 @@ pub(crate) struct Consumer {
 pub(crate) struct Found {
     pub len: usize,
     frames: u64,
+}
+
+impl Found {
+    /// A message that was copied out of the ring.
+    pub(crate) fn copied(len: usize) -> Self {
+        Found { len, frames: 0 }
+    }
 }
 
 impl Consumer {
@@ -60,7 +68,7 @@ impl Consumer {
             eighth: ring.eighth(),
             inline_len: ring.inline_len(),
             lost: 0,
-            last: None,
+            last_epoch: tail.epoch,
         })
     }
 
@@ -80,9 +88,14 @@ impl Consumer {
         Place { pos: self.tail, number: self.number, epoch: self.epoch, bytes: 0 }
     }
 
-    /// The message read last.
+    /// The message before the tail: the one read last, by this reader or an earlier one.
     pub(crate) fn last_id(&self) -> Option<MessageId> {
-        self.last
+        (self.number > 0).then(|| self.before_tail())
+    }
+
+    /// The message before the tail, when there was one.
+    pub(crate) fn before_tail(&self) -> MessageId {
+        MessageId { epoch: self.last_epoch, number: self.number.wrapping_sub(1) }
     }
 
     /// The message that is next.
@@ -93,6 +106,21 @@ impl Consumer {
     /// Messages lost by overwriting since this reader began.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Whether it is worth looking: something was committed at the tail.
+    #[inline(always)]
+    pub(crate) fn is_committed(&self) -> bool {
+        // pairs PUBLISH: only a reason to look, `find` checks.
+        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+        word == committed(self.tail) || (self.ring.overwrite && self.is_lapped())
+    }
+
+    /// Whether the writer of an overwritten direction went past the tail.
+    fn is_lapped(&self) -> bool {
+        // Relaxed: only a reason to look; the cursor checks.
+        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Relaxed);
+        reserve.wrapping_sub(self.tail) > self.ring.capacity
     }
 
     /// The message at the tail, if it is there.
@@ -109,13 +137,32 @@ impl Consumer {
         if len <= self.inline_len && (meta >> 32) as u32 == self.number as u32 {
             return Ok(Some(Found { len, frames: 1 }));
         }
-        self.find_other(meta)
+        self.find_other(meta, false)
+    }
+
+    /// The message at the tail when messages before it were passed and not yet told of. Nothing is
+    /// stored, so a kill gives all of them to the successor; therefore a new epoch, which must be
+    /// stored with its frame, ends what can be read in one go.
+    #[inline(always)]
+    pub(crate) fn find_more(&mut self) -> Result<Option<Found>> {
+        // pairs PUBLISH: as in `find`.
+        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+        if word != committed(self.tail) {
+            return Ok(None);
+        }
+        // Relaxed: as in `find`.
+        let meta = self.ring.frames.meta(self.tail).load(Ordering::Relaxed);
+        let len = meta as u32 as usize;
+        if len <= self.inline_len && (meta >> 32) as u32 == self.number as u32 {
+            return Ok(Some(Found { len, frames: 1 }));
+        }
+        self.find_other(meta, true)
     }
 
     /// A long message, a control frame, or nonsense.
     #[cold]
     #[inline(never)]
-    fn find_other(&mut self, mut meta: u64) -> Result<Option<Found>> {
+    fn find_other(&mut self, mut meta: u64, has_untold: bool) -> Result<Option<Found>> {
         for _ in 0..CONTROL_BUDGET {
             if (meta >> 32) as u32 != self.number as u32 {
                 return Err(Error::Corrupt { what: "a message out of its order" });
@@ -123,10 +170,14 @@ impl Consumer {
             let (kind, frames) = self.ring.examine(self.tail, meta)?;
             match kind {
                 Kind::Message { len } => return Ok(Some(Found { len, frames })),
+                Kind::Epoch if has_untold => return Ok(None),
                 Kind::Epoch => self.enter_epoch(self.ring.announced(self.tail))?,
                 Kind::Skip => {}
             }
-            self.step_over(frames);
+            self.tail = self.tail.wrapping_add(frames);
+            if !has_untold {
+                self.store_place();
+            }
             // pairs PUBLISH: as in `find`.
             let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
             if word != committed(self.tail) {
@@ -148,12 +199,6 @@ impl Consumer {
         // again. The release of the tail keeps the order.
         self.ring.lines().consumer.epoch.store(epoch, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Moves over a control frame, and with it over what was passed without being told.
-    fn step_over(&mut self, frames: u64) {
-        self.tail = self.tail.wrapping_add(frames);
-        self.store_place();
     }
 
     /// Where the message at the tail lies.
@@ -184,7 +229,7 @@ impl Consumer {
     /// Moves over a message without telling anybody yet.
     #[inline(always)]
     pub(crate) fn pass(&mut self, found: Found) {
-        self.last = Some(MessageId { epoch: self.epoch, number: self.number });
+        self.last_epoch = self.epoch;
         self.tail = self.tail.wrapping_add(found.frames);
         self.number = self.number.wrapping_add(1);
     }
@@ -218,15 +263,26 @@ impl Consumer {
         }
     }
 
-    /// Takes back what was read from behind a cut.
-    pub(crate) fn rewind(&mut self, place: Place, last: Option<MessageId>) {
+    /// Where this reader stands, to come back to.
+    pub(crate) fn bookmark(&self) -> (Place, u64) {
+        (self.place(), self.last_epoch)
+    }
+
+    /// Goes back to where messages were passed and not told of.
+    pub(crate) fn go_back(&mut self, (place, last_epoch): (Place, u64)) {
+        self.rewind(place);
+        self.last_epoch = last_epoch;
+    }
+
+    /// Stands somewhere else: takes back what was read from behind a cut.
+    pub(crate) fn rewind(&mut self, place: Place) {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
-        self.last = last;
     }
 
     /// Stands where a reader of the same epoch stood on the segment that this one replaces.
     pub(crate) fn carry_on(&mut self, from: &Consumer) {
-        self.rewind(from.place(), from.last);
+        self.rewind(from.place());
+        self.last_epoch = from.last_epoch;
         self.lost = from.lost;
         // Relaxed: as in `enter_epoch`.
         self.ring.lines().consumer.epoch.store(self.epoch, Ordering::Relaxed);
@@ -239,7 +295,7 @@ impl Consumer {
         let mut cursor = Cursor::at(self.ring, self.place());
         let copied = cursor.try_copy(buffer);
         if let Ok(Some(copied)) = &copied {
-            self.last = Some(copied.id);
+            self.last_epoch = copied.id.epoch;
         }
         self.follow(&cursor);
         Ok(copied?.map(|copied| copied.len))

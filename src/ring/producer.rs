@@ -117,8 +117,11 @@ impl Producer {
 
     /// Makes room for a message of `len` bytes and gives its place in the ring. Until
     /// [`Producer::commit`], nothing has happened; claiming again or writing aborts it.
+    #[inline(always)]
     pub(crate) fn claim(&mut self, len: usize) -> Result<*mut u8> {
-        self.make_ready(len)?;
+        if len > self.inline_len || !self.has_room(1) {
+            self.make_ready(len)?;
+        }
         Ok(self.ring.frames.payload(self.head))
     }
 
@@ -126,9 +129,27 @@ impl Producer {
     ///
     /// # Safety
     /// The last call must have been a claim of at least `len` bytes.
+    #[inline(always)]
     pub(crate) unsafe fn commit(&mut self, len: usize) {
-        self.finish(self.ring.frames_for(len), len);
+        let frames = if len <= self.inline_len { 1 } else { self.ring.frames_for(len) };
+        self.finish(frames, len);
         self.store_place();
+    }
+
+    /// Whether readers may race, so that nothing can be written in place.
+    pub(crate) fn is_racing(&self) -> bool {
+        self.ring.overwrite
+    }
+
+    /// Whether it is worth trying to write a message of `len` bytes again. `is_exact` looks at the
+    /// consumer's own line too, which slows the consumer down if it is done all the time.
+    pub(crate) fn may_have_room(&mut self, len: usize, is_exact: bool) -> bool {
+        let frames = self.ring.frames_for(len.min(self.ring.max_len));
+        let until_end = self.ring.until_end(self.head);
+        let skipped = if frames > until_end { until_end } else { 0 };
+        let announced = u64::from(self.last_epoch != self.epoch);
+        // An error is worth it too: the try reports it.
+        !matches!(self.free_until(frames + skipped + announced, is_exact), Err(Error::Full))
     }
 
     /// Copies the message into the free frames at the head, and says how many it takes.
@@ -236,7 +257,7 @@ impl Producer {
         if self.has_room(frames) {
             return Ok(());
         }
-        let end = self.free_until(frames)?;
+        let end = self.free_until(frames, true)?;
         let eighth = self.ring.eighth();
         let needed = self.head.wrapping_add(frames + 1);
         let rounded = needed.wrapping_add(eighth - 1) & !(eighth - 1);
@@ -258,7 +279,7 @@ impl Producer {
     }
 
     /// Up to where frames are free, if `frames` and one more are.
-    fn free_until(&mut self, frames: u64) -> Result<u64> {
+    fn free_until(&mut self, frames: u64, is_exact: bool) -> Result<u64> {
         let capacity = self.ring.capacity;
         if self.ring.overwrite {
             return Ok(self.head.wrapping_add(capacity));
@@ -269,7 +290,7 @@ impl Producer {
             let space = self.ring.lines().space.space.load(Ordering::Acquire);
             self.space_seen = self.checked_tail(space)?;
         }
-        if !fits(self.space_seen) {
+        if is_exact && !fits(self.space_seen) {
             // Published space lags by up to an eighth; before a refusal the exact tail counts. It
             // is believed only if the segment is not sealed after it was loaded: a tail that the
             // sealer has not seen is behind the cut (I7).

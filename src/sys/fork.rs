@@ -123,8 +123,10 @@ fn unmap(word: *mut AtomicU32) {
 
 // --- what the child does at once ------------------------------------------------------------
 
-/// Closes this descriptor in every child, right after the fork.
-pub(crate) fn close_after_fork(fd: RawFd) {
+/// Closes this descriptor in every child, right after the fork. The library opens and lists in one
+/// step, under [`hold`].
+#[cfg(test)]
+fn close_after_fork(fd: RawFd) {
     hold().close_after_fork(fd);
 }
 
@@ -255,9 +257,8 @@ mod tests {
 
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::waitpid;
-    use nix::unistd::{ForkResult, fork};
 
-    use super::super::testing::{child_agrees, unnamed};
+    use super::super::testing::{child_agrees, idle_child, unnamed};
     use super::super::{lock as record, process};
     use super::*;
 
@@ -336,13 +337,7 @@ mod tests {
         let other = OpenOptions::new().read(true).write(true).open(path).unwrap();
         close_after_fork(ours.as_raw_fd());
         assert!(record::try_lock(ours.as_fd(), 0).unwrap());
-        // SAFETY: the child only sleeps until it is killed.
-        let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
-            loop {
-                // SAFETY: waits for a signal and touches nothing.
-                unsafe { libc::pause() };
-            }
-        };
+        let child = idle_child();
         let mut hold = hold();
         hold.forget(ours.as_raw_fd());
         drop(ours);

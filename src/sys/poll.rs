@@ -139,9 +139,9 @@ mod tests {
 
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::waitpid;
-    use nix::unistd::{ForkResult, fork};
 
     use super::super::process;
+    use super::super::testing::idle_child;
     use super::*;
 
     const LONG: Option<Duration> = Some(Duration::from_secs(60));
@@ -204,13 +204,7 @@ mod tests {
 
     #[test]
     fn a_death_is_reported() {
-        // SAFETY: the child only sleeps until it is killed.
-        let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
-            loop {
-                // SAFETY: waits for a signal and touches nothing.
-                unsafe { libc::pause() };
-            }
-        };
+        let child = idle_child();
         let life = process::open_pidfd(child.as_raw() as u32).expect("it lives");
         let (poller, mut out) = (Poller::new().unwrap(), Vec::new());
         poller.add(life.as_fd(), 7).unwrap();

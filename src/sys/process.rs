@@ -16,6 +16,8 @@ use super::fork;
 /// Where the start time is in `/proc/<pid>/stat`: field 22, counted from 1, and the name in
 /// parentheses is field 2.
 const START_AFTER_NAME: usize = 22 - 3;
+/// The same for the size of its memory, field 23.
+const MEMORY_AFTER_NAME: usize = 23 - 3;
 
 /// The number of this process, in its own namespace.
 pub(crate) fn pid() -> u32 {
@@ -32,12 +34,24 @@ pub(crate) fn start_time(pid: u32) -> u64 {
     fs::read(format!("/proc/{pid}/stat")).ok().and_then(|stat| start_in(&stat)).unwrap_or(0)
 }
 
+/// Whether a process that started then still has memory of its own; a zombie has none, and neither
+/// has one that is so far into its exit that its locks are free.
+pub(crate) fn is_running(pid: u32, started: u64) -> bool {
+    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else { return false };
+    let memory: u64 = field_of(&stat, MEMORY_AFTER_NAME).unwrap_or(0);
+    memory > 0 && start_in(&stat) == Some(started)
+}
+
 /// The name of a process may hold spaces, parentheses and any byte, but nothing after it may hold
 /// a parenthesis: the last one ends it.
 fn start_in(stat: &[u8]) -> Option<u64> {
+    field_of(stat, START_AFTER_NAME)
+}
+
+fn field_of(stat: &[u8], after_name: usize) -> Option<u64> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let fields = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    fields.split_whitespace().nth(START_AFTER_NAME)?.parse().ok()
+    fields.split_whitespace().nth(after_name)?.parse().ok()
 }
 
 /// The namespace in which [`pid`] means something; 0 if it is not known.

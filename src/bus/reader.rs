@@ -1,0 +1,657 @@
+//! The reading half.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::AnyBitPattern;
+
+use super::waiter::{Bed, Waiter};
+use super::{Batch, Lease, Messages, Peek, PeekMany};
+use crate::config::{Direction, Geometry, MessageId};
+use crate::error::{Error, Result};
+use crate::ring::{Consumer, Found, LOOK, Place, SEALED, SLEEP};
+use crate::segment::Segment;
+use crate::session::{CutRing, Seat, wait_for_cut};
+use crate::sync::Ordering;
+use crate::sys::fork::Birth;
+use crate::sys::futex;
+
+/// The half of an endpoint that reads.
+///
+/// `read` copies and then advances: a message is handed out at most once. `peek` and `release` show
+/// it in place and advance afterwards: at least once. Ids tell an application which ones it knows.
+pub struct Reader {
+    ring: Consumer,
+    birth: Birth,
+    /// Every call has more to do than to read: this handle is unusable, or beats by hand.
+    is_special: bool,
+    segment: Arc<Segment>,
+    pub(super) lease: Arc<Lease>,
+    /// A peeked message of a direction that is overwritten, where only copies can be trusted.
+    scratch: Vec<u8>,
+    /// The id of the message in `scratch`.
+    scratch_id: Option<MessageId>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+impl Reader {
+    pub(super) fn new(lease: Arc<Lease>) -> Result<Self> {
+        let seat = lease.seat();
+        Ok(Reader {
+            ring: Consumer::resume(seat.segment.ring(lease.role.peer().writes()))?,
+            birth: lease.birth(),
+            is_special: !lease.options.background,
+            segment: seat.segment,
+            lease,
+            scratch: Vec::new(),
+            scratch_id: None,
+            _not_sync: PhantomData,
+        })
+    }
+
+    pub(super) fn shape(&self, direction: Direction) -> Geometry {
+        self.segment.geometry(direction)
+    }
+
+    /// The id of the message read last, by this endpoint or an earlier owner of its role.
+    #[must_use]
+    pub fn last_id(&self) -> Option<MessageId> {
+        self.ring.last_id()
+    }
+
+    /// Messages that were overwritten before this endpoint came to them.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.ring.lost()
+    }
+
+    /// Messages that wait to be read. A look at the writer's line: not for every message.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        if self.birth.is_here() { self.ring.ring().backlog() } else { 0 }
+    }
+
+    // --- copies -------------------------------------------------------------------------------
+
+    /// Reads a message into `buffer` and gives its length; waits as long as the read timeout says.
+    ///
+    /// # Errors
+    /// `Timeout`; `BufferTooSmall`, and the message stays; `PeerDead` or `PeerHung` when nothing is
+    /// unread and the disconnect policy says so; or what makes the endpoint unusable.
+    #[inline]
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        match self.read_once(buffer) {
+            Err(Error::Empty) => self.read_waiting(buffer, self.lease.options.read_timeout),
+            done => done,
+        }
+    }
+
+    /// Reads a message, or says `Empty` at once.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`], with `Empty` for `Timeout`.
+    #[inline]
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        match self.read_once(buffer) {
+            Err(Error::Empty) => Err(self.why_empty()),
+            done => done,
+        }
+    }
+
+    /// Reads a message; waits for it for at most `timeout`.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    #[inline]
+    pub fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
+        match self.read_once(buffer) {
+            Err(Error::Empty) => self.read_waiting(buffer, timeout),
+            done => done,
+        }
+    }
+
+    /// Reads a message as a value.
+    ///
+    /// # Errors
+    /// `WrongSize` if the message has another length than the type, and it stays; the others as for
+    /// [`Reader::read`].
+    pub fn read_value<T: AnyBitPattern>(&mut self) -> Result<T> {
+        self.await_message(self.lease.options.read_timeout)?;
+        self.try_read_value()
+    }
+
+    /// Reads a message as a value, or says `Empty` at once.
+    ///
+    /// # Errors
+    /// As for [`Reader::read_value`], with `Empty` for `Timeout`.
+    pub fn try_read_value<T: AnyBitPattern>(&mut self) -> Result<T> {
+        let expected = size_of::<T>();
+        let len = self.next_len()?;
+        if len != expected {
+            return Err(Error::WrongSize { len, expected });
+        }
+        let mut value = T::zeroed();
+        // SAFETY: `T` may hold any bytes, so filling it byte by byte keeps it valid; it is borrowed
+        // here alone. Padding is written over, never read.
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), expected) };
+        self.try_read(bytes)?;
+        Ok(value)
+    }
+
+    /// The hot path.
+    #[inline(always)]
+    fn read_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        if self.ring.is_racing() {
+            return self.race_once(buffer);
+        }
+        let found = match self.ring.find() {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.rest(),
+            Err(error) => return self.stumble(error),
+        };
+        self.ring.copy(found, buffer)?;
+        self.ring.consume(found);
+        if self.ring.ring().room_bell().glance() == 0 {
+            self.ring.settle();
+            return Ok(found.len);
+        }
+        let len = found.len;
+        if self.attend()? { Ok(len) } else { Err(Error::Empty) }
+    }
+
+    /// The same in a direction that is overwritten.
+    #[cold]
+    #[inline(never)]
+    fn race_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.scratch_id.is_some() {
+            let (len, room) = (self.scratch.len(), buffer.len());
+            let out = buffer.get_mut(..len).ok_or(Error::BufferTooSmall { len, buffer: room })?;
+            out.copy_from_slice(&self.scratch);
+            self.scratch_id = None;
+            return Ok(len);
+        }
+        let len = match self.ring.race(buffer) {
+            Ok(Some(len)) => len,
+            Ok(None) => return self.rest(),
+            Err(error) => return self.stumble(error),
+        };
+        if self.ring.ring().room_bell().glance() == 0 {
+            self.ring.settle();
+            return Ok(len);
+        }
+        if self.attend()? { Ok(len) } else { Err(Error::Empty) }
+    }
+
+    #[cold]
+    fn read_waiting(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
+        let mut waiter = Waiter::new(self.lease.options.wait, timeout);
+        loop {
+            self.wait_for_message(&mut waiter)?;
+            match self.read_once(buffer) {
+                Err(Error::Empty) => {}
+                done => return done,
+            }
+        }
+    }
+
+    // --- many messages ------------------------------------------------------------------------
+
+    /// Reads as many waiting messages as the batch has room for, and says how many. All of them are
+    /// consumed at once, at the end: a kill before gives all of them to the successor.
+    ///
+    /// # Errors
+    /// `Empty` if none waits; `BufferTooSmall` if the batch is too small for the next one; the
+    /// others as for [`Reader::try_read`].
+    pub fn read_many(&mut self, batch: &mut Batch) -> Result<usize> {
+        if self.ring.is_racing() {
+            return self.race_many(batch);
+        }
+        self.fill(batch)?;
+        self.told(batch)?;
+        Ok(batch.len())
+    }
+
+    /// Copies waiting messages into the batch and leaves them where they are, until
+    /// [`PeekMany::release`] consumes them all: at least once, for many messages.
+    ///
+    /// # Errors
+    /// As for [`Reader::read_many`]; in a direction that is overwritten messages cannot be asked to
+    /// stay, so there they are consumed here.
+    pub fn peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
+        if self.ring.is_racing() {
+            self.race_many(batch)?;
+            return Ok(PeekMany { start: None, batch, reader: self });
+        }
+        let start = self.fill(batch)?;
+        Ok(PeekMany { start: Some(start), batch, reader: self })
+    }
+
+    /// Copies waiting messages and passes them without telling anybody. Gives where they began.
+    fn fill(&mut self, batch: &mut Batch) -> Result<(Place, u64)> {
+        batch.clear();
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        let mut found = match self.ring.find() {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                return match self.rest() {
+                    Err(Error::Empty) => Err(self.why_empty()),
+                    other => other,
+                };
+            }
+            Err(error) => return self.stumble(error),
+        };
+        let start = self.ring.bookmark();
+        loop {
+            let id = self.ring.next_id();
+            let Some(room) = batch.room(found.len) else { break };
+            self.ring.copy(found, room)?;
+            self.ring.pass(found);
+            batch.push(id, found.len);
+            match self.ring.find_more() {
+                Ok(Some(next)) => found = next,
+                // What is wrong is found again, and told, when this is all read.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        if batch.is_empty() {
+            return Err(Error::BufferTooSmall { len: found.len, buffer: batch.capacity() });
+        }
+        Ok(start)
+    }
+
+    /// Consumes what was passed.
+    pub(super) fn told(&mut self, batch: &mut Batch) -> Result<()> {
+        if !self.birth.is_here() {
+            return Err(Error::Forked);
+        }
+        self.ring.store_place();
+        if self.ring.ring().room_bell().glance() == 0 {
+            self.ring.settle();
+            return Ok(());
+        }
+        self.attend_many(batch)
+    }
+
+    /// Goes back to where `fill` began.
+    pub(super) fn untold(&mut self, start: (Place, u64)) {
+        self.ring.go_back(start);
+    }
+
+    /// The same in a direction that is overwritten, one message after the other.
+    fn race_many(&mut self, batch: &mut Batch) -> Result<usize> {
+        batch.clear();
+        while let Some(room) = batch.all_room() {
+            match self.try_read(room) {
+                Ok(len) => batch.push(self.ring.before_tail(), len),
+                Err(_) if !batch.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(batch.len())
+    }
+
+    /// The messages as owned bytes, until none comes within the read timeout.
+    pub fn messages(&mut self) -> Messages<'_> {
+        Messages { reader: self }
+    }
+
+    /// Goes to the newest message, which is read next, and says how many were passed over.
+    ///
+    /// # Errors
+    /// What makes the endpoint unusable.
+    pub fn skip_to_latest(&mut self) -> Result<u64> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        let skipped = match self.ring.skip_to_latest() {
+            Ok(skipped) => skipped,
+            Err(error) => return self.stumble(error),
+        };
+        if self.ring.ring().room_bell().glance() == 0 {
+            self.ring.settle();
+        } else {
+            self.attend()?;
+        }
+        Ok(skipped)
+    }
+
+    // --- in place -----------------------------------------------------------------------------
+
+    /// The length of the next message, which stays.
+    ///
+    /// # Errors
+    /// `Empty`, or as for [`Reader::read`].
+    pub fn next_len(&mut self) -> Result<usize> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        let found = if self.scratch_id.is_some() {
+            Ok(Some(self.scratch.len()))
+        } else if self.ring.is_racing() {
+            self.ring.race_len()
+        } else {
+            self.ring.find().map(|found| found.map(|found| found.len))
+        };
+        match found {
+            Ok(Some(len)) => Ok(len),
+            Ok(None) => match self.rest() {
+                Err(Error::Empty) => Err(self.why_empty()),
+                other => other,
+            },
+            Err(error) => self.stumble(error),
+        }
+    }
+
+    /// Shows the next message in place; waits as long as the read timeout says.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    pub fn peek(&mut self) -> Result<Peek<'_>> {
+        self.peek_timeout(self.lease.options.read_timeout)
+    }
+
+    /// Shows the next message in place, or says `Empty` at once.
+    ///
+    /// # Errors
+    /// As for [`Reader::try_read`].
+    #[inline]
+    pub fn try_peek(&mut self) -> Result<Peek<'_>> {
+        match self.show()? {
+            Some((start, found)) => Ok(Peek { start, found, reader: self }),
+            None => match self.rest() {
+                Err(Error::Empty) => Err(self.why_empty()),
+                other => other,
+            },
+        }
+    }
+
+    /// Shows the next message in place; waits for it for at most `timeout`.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    #[inline]
+    pub fn peek_timeout(&mut self, timeout: Duration) -> Result<Peek<'_>> {
+        loop {
+            if let Some((start, found)) = self.show()? {
+                return Ok(Peek { start, found, reader: self });
+            }
+            self.await_message(timeout)?;
+        }
+    }
+
+    /// Where the next message lies, if it is there.
+    #[inline(always)]
+    fn show(&mut self) -> Result<Option<(*const u8, Found)>> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        if self.ring.is_racing() {
+            return self.show_copy();
+        }
+        match self.ring.find() {
+            Ok(Some(found)) => Ok(Some((self.ring.payload(), found))),
+            Ok(None) => Ok(None),
+            Err(error) => self.stumble(error),
+        }
+    }
+
+    /// Waits until a message is there.
+    fn await_message(&mut self, timeout: Duration) -> Result<usize> {
+        match self.next_len() {
+            Err(Error::Empty) => {}
+            done => return done,
+        }
+        let mut waiter = Waiter::new(self.lease.options.wait, timeout);
+        loop {
+            self.wait_for_message(&mut waiter)?;
+            match self.next_len() {
+                Err(Error::Empty) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// In a direction that is overwritten, a peek holds a copy that was taken when it was whole;
+    /// released or not, the message cannot be asked to stay in the ring, so it stays here.
+    #[cold]
+    fn show_copy(&mut self) -> Result<Option<(*const u8, Found)>> {
+        while self.scratch_id.is_none() {
+            let len = match self.ring.race_len() {
+                Ok(Some(len)) => len,
+                Ok(None) => return Ok(None),
+                Err(error) => return self.stumble(error),
+            };
+            let mut scratch = std::mem::take(&mut self.scratch);
+            scratch.resize(len, 0);
+            let copied = self.ring.race(&mut scratch);
+            self.scratch = scratch;
+            match copied {
+                Ok(Some(len)) => {
+                    self.scratch.truncate(len);
+                    self.scratch_id = self.ring.last_id();
+                }
+                Ok(None) => return Ok(None),
+                // Overwritten by a longer one meanwhile.
+                Err(Error::BufferTooSmall { .. }) => {}
+                Err(error) => return self.stumble(error),
+            }
+        }
+        Ok(Some((self.scratch.as_ptr(), Found::copied(self.scratch.len()))))
+    }
+
+    /// Which message `show` has shown.
+    pub(super) fn shown_id(&self) -> MessageId {
+        self.scratch_id.unwrap_or_else(|| self.ring.next_id())
+    }
+
+    #[inline(always)]
+    pub(super) fn release(&mut self, found: Found) -> Result<()> {
+        if !self.birth.is_here() {
+            return Err(Error::Forked);
+        }
+        if self.ring.is_racing() {
+            self.scratch_id = None;
+            return Ok(());
+        }
+        self.ring.consume(found);
+        if self.ring.ring().room_bell().glance() == 0 {
+            self.ring.settle();
+            return Ok(());
+        }
+        self.attend().map(|_| ())
+    }
+
+    // --- the cold side ------------------------------------------------------------------------
+
+    /// What is to be done before a call that is not an ordinary one.
+    #[cold]
+    fn enter(&mut self) -> Result<()> {
+        if !self.birth.is_here() {
+            return Err(Error::Forked);
+        }
+        if let Some(trouble) = self.lease.trouble() {
+            return Err(trouble);
+        }
+        self.is_special = !self.lease.options.background;
+        if self.is_special {
+            self.lease.beat();
+            self.lease.observe_if_due();
+        }
+        Ok(())
+    }
+
+    /// Waits for a message. `Ok` is only a reason to look.
+    fn wait_for_message(&mut self, waiter: &mut Waiter) -> Result<()> {
+        if let Some(gone) = self.lease.disconnected() {
+            // The peer was found gone after its last message: one more look tells if it is read.
+            return match self.is_anything_there() {
+                true => Ok(()),
+                false => Err(gone),
+            };
+        }
+        let ring = *self.ring.ring();
+        let bed = Bed {
+            bell: ring.data_bell(),
+            attention: ring.room_bell(),
+            segment: &self.segment,
+            peer: self.lease.role.peer(),
+            parks: &ring.lines().consumer_stats.parks,
+        };
+        let consumer = &self.ring;
+        match waiter.wait(&self.lease, &bed, |_| consumer.is_committed()) {
+            true => Ok(()),
+            false => Err(Error::Timeout),
+        }
+    }
+
+    fn is_anything_there(&self) -> bool {
+        self.ring.is_committed()
+    }
+
+    /// Nothing is there: tells the writer of all the room, and looks whether the bus has moved.
+    #[cold]
+    fn rest<T>(&mut self) -> Result<T> {
+        let rung = self.ring.ring().room_bell().glance();
+        if rung == 0 {
+            self.ring.publish();
+            self.lease.note_progress(&self.segment);
+            return Err(Error::Empty);
+        }
+        self.attend()?;
+        Err(Error::Empty)
+    }
+
+    /// `Empty`, unless the peer is gone and the policy wants that said.
+    #[cold]
+    fn why_empty(&self) -> Error {
+        match self.lease.disconnected() {
+            Some(gone) if !self.is_anything_there() => gone,
+            _ => Error::Empty,
+        }
+    }
+
+    #[cold]
+    fn stumble<T>(&mut self, error: Error) -> Result<T> {
+        if let Error::Corrupt { .. } = error {
+            self.is_special = true;
+            self.lease.condemn(error.clone());
+        }
+        Err(error)
+    }
+
+    /// Somebody rang. True if what was read last may be handed out.
+    #[cold]
+    #[inline(never)]
+    fn attend(&mut self) -> Result<bool> {
+        if self.answer() & SEALED == 0 {
+            self.ring.publish();
+            return Ok(true);
+        }
+        let cut = self.cut()?;
+        let is_inside = self.stay_before(&cut);
+        match self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat)) {
+            Ok(()) => Ok(is_inside),
+            Err(error) => {
+                self.is_special = true;
+                self.lease.condemn(error.clone());
+                // What the cut counts as read was read by this reader, and by nobody else.
+                let is_mine = self.ring.place().pos.wrapping_sub(cut.tail.pos) as i64 <= 0;
+                if is_inside && is_mine { Ok(true) } else { Err(error) }
+            }
+        }
+    }
+
+    #[cold]
+    fn attend_many(&mut self, batch: &mut Batch) -> Result<()> {
+        let first = self.ring.place().number.wrapping_sub(batch.len() as u64);
+        match self.attend() {
+            // All of it, or a part that ends at the cut.
+            Ok(_) => {
+                let read = self.ring.place().number.wrapping_sub(first) as usize;
+                batch.truncate(read.min(batch.len()));
+                if batch.is_empty() { Err(Error::Empty) } else { Ok(()) }
+            }
+            Err(error) => {
+                batch.clear();
+                Err(error)
+            }
+        }
+    }
+
+    /// Does what the bell asks for, and says what it said.
+    fn answer(&mut self) -> u32 {
+        let ring = *self.ring.ring();
+        let bell = ring.room_bell();
+        let rung = bell.look();
+        if rung & SEALED != 0 {
+            return rung;
+        }
+        if rung & SLEEP != 0 {
+            self.ring.publish();
+            if bell.take_sleep() {
+                futex::wake(bell.0, i32::MAX);
+                let wakes = &ring.lines().consumer_stats.wakes;
+                // Relaxed: a figure of this side alone.
+                wakes.store(wakes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+        }
+        if rung & LOOK != 0 && bell.clear(LOOK) {
+            self.is_special = true;
+            self.look_around();
+        }
+        rung
+    }
+
+    /// The background thread has news: trouble, which the next call tells, or a new bus.
+    fn look_around(&mut self) {
+        let seat = self.lease.seat();
+        if Arc::ptr_eq(&seat.segment, &self.segment) || seat.segment.lineage == self.segment.lineage
+        {
+            return;
+        }
+        if self.is_anything_there() {
+            // First what is unread here; ring again for the next call.
+            self.ring.ring().room_bell().set(LOOK);
+            return;
+        }
+        let moved = Consumer::resume(seat.segment.ring(self.lease.role.peer().writes()));
+        match moved {
+            Ok(ring) => (self.ring, self.segment) = (ring, seat.segment),
+            Err(error) => self.lease.condemn(error),
+        }
+    }
+
+    fn cut(&self) -> Result<CutRing> {
+        Ok(wait_for_cut(&self.segment)?[self.lease.role.peer().writes() as usize])
+    }
+
+    /// Takes back what was read from behind the cut. True if there was nothing to take back.
+    fn stay_before(&mut self, cut: &CutRing) -> bool {
+        let is_inside = self.ring.place().pos.wrapping_sub(cut.head.pos) as i64 <= 0;
+        if !is_inside {
+            self.ring.rewind(cut.head);
+        }
+        is_inside
+    }
+
+    /// Goes where the seat is, and stands there where it stood here.
+    fn follow(&mut self, seat: Seat) -> Result<()> {
+        if Arc::ptr_eq(&seat.segment, &self.segment) {
+            return Ok(());
+        }
+        let mut ring = Consumer::resume(seat.segment.ring(self.lease.role.peer().writes()))?;
+        if seat.segment.lineage == self.segment.lineage {
+            ring.carry_on(&self.ring);
+        }
+        (self.ring, self.segment) = (ring, seat.segment);
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Waiting: spin a little, then sleep in the kernel.
+//!
+//! The sleeper's side of the doorbell (`ring/doorbell.rs`): announce, heavy barrier, look again,
+//! and only then wait, for at most [`LONGEST_PARK`], so that not even a wake-up that nobody could
+//! send (its sender was killed between commit and wake) delays a message for longer.
+
+use std::time::{Duration, Instant};
+
+use super::Lease;
+use crate::config::{Role, Wait};
+use crate::layout::REGISTERED;
+use crate::ring::{Bell, LOOK, SEALED};
+use crate::segment::Segment;
+use crate::sync::{AtomicU64, Ordering};
+use crate::sys::{barrier, cores, futex};
+
+/// No sleep is longer without a look.
+const LONGEST_PARK: Duration = Duration::from_millis(50);
+/// Without a background thread the sleeper itself must beat and watch.
+const PARK_BY_HAND: Duration = Duration::from_millis(1);
+/// Looks before sleeping; some tens of microseconds.
+const SPINS: u32 = 2000;
+/// Looks between two looks at the clock.
+const SPINS_PER_CLOCK: u32 = 64;
+
+/// How a call waits, and for how long still.
+pub(super) struct Waiter {
+    wait: Wait,
+    deadline: Option<Instant>,
+    has_spun: bool,
+}
+
+/// On which bell, in which segment, a half sleeps, and where it is called.
+pub(super) struct Bed<'a> {
+    /// The peer rings it.
+    pub bell: Bell<'a>,
+    /// The half's own attention: the sealer and the background thread ring it.
+    pub attention: Bell<'a>,
+    pub segment: &'a Segment,
+    /// Who rings.
+    pub peer: Role,
+    /// Counts the sleeps.
+    pub parks: &'a AtomicU64,
+}
+
+impl Waiter {
+    /// For a call that may take this long.
+    pub(super) fn new(wait: Wait, timeout: Duration) -> Self {
+        // A time that no clock reaches is no limit.
+        let deadline = Instant::now().checked_add(timeout);
+        Waiter { wait, deadline, has_spun: false }
+    }
+
+    /// Waits until `is_ready`, or something else calls for a look. False when the time is up. Most
+    /// looks while spinning are cheap ones; a thorough one comes before sleep.
+    pub(super) fn wait(
+        &mut self,
+        lease: &Lease,
+        bed: &Bed<'_>,
+        is_ready: impl FnMut(bool) -> bool,
+    ) -> bool {
+        let left = match self.deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            None => LONGEST_PARK,
+        };
+        if left.is_zero() {
+            return false;
+        }
+        if !lease.options.background {
+            lease.beat();
+            lease.observe_if_due();
+        }
+        match self.wait {
+            Wait::Spin => spin(is_ready, bed),
+            Wait::Adaptive if !self.has_spun && cores::usable() > 1 => {
+                // Once per call: whoever slept and was woken for nothing sleeps on.
+                self.has_spun = true;
+                spin(is_ready, bed);
+            }
+            _ => park(lease, bed, left, is_ready),
+        }
+        true
+    }
+}
+
+/// Looks again and again for a short while.
+fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>) {
+    for turn in 1..=SPINS {
+        // Relaxed: only a reason to look closer.
+        let is_called = bed.attention.0.load(Ordering::Relaxed) & (SEALED | LOOK) != 0;
+        if is_ready(turn % SPINS_PER_CLOCK == 0) || is_called {
+            return;
+        }
+        std::hint::spin_loop();
+        if turn % SPINS_PER_CLOCK == 0 && cores::usable() == 1 {
+            // The peer needs this very core.
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Sleeps until the peer rings, or for a while.
+fn park(lease: &Lease, bed: &Bed<'_>, left: Duration, mut is_ready: impl FnMut(bool) -> bool) {
+    // Relaxed: a peer that joins later unregistered sets FENCE itself.
+    let capabilities = bed.segment.role(bed.peer).capabilities.load(Ordering::Relaxed);
+    let has_barrier = capabilities & REGISTERED != 0 && barrier::available();
+    bed.bell.announce_sleep(!has_barrier);
+    if has_barrier && !barrier::heavy() {
+        // Refused after all: the other side must fence from now on.
+        bed.bell.announce_sleep(true);
+    }
+    // Relaxed: the kernel compares again.
+    let value = bed.bell.0.load(Ordering::Relaxed);
+    // pairs SEAL, DOORBELL: behind the barrier, what was rung before it is seen.
+    let is_called = (value | bed.attention.0.load(Ordering::Relaxed)) & (SEALED | LOOK) != 0;
+    if !is_ready(true) && !is_called {
+        let longest = if lease.options.background { LONGEST_PARK } else { PARK_BY_HAND };
+        // Relaxed: a figure of this side alone.
+        bed.parks.store(bed.parks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        futex::wait(bed.bell.0, value, left.min(longest));
+    }
+    bed.bell.take_sleep();
+}

@@ -1,0 +1,485 @@
+//! The writing half.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::NoUninit;
+
+use super::Lease;
+use super::waiter::{Bed, Waiter};
+use crate::config::{Direction, Geometry, MessageId};
+use crate::error::{Error, Result};
+use crate::ring::{LOOK, Producer, SEALED, SLEEP};
+use crate::segment::Segment;
+use crate::session::{Seat, wait_for_cut};
+use crate::sync::Ordering;
+use crate::sys::fork::Birth;
+use crate::sys::futex;
+
+/// The half of an endpoint that writes.
+///
+/// `Ok` from a write means: the message is in the ring, and will be delivered exactly once, even if
+/// this process dies the next instant.
+pub struct Writer {
+    ring: Producer,
+    birth: Birth,
+    /// Every call has more to do than to write: this handle is unusable, or beats by hand.
+    is_special: bool,
+    segment: Arc<Segment>,
+    pub(super) lease: Arc<Lease>,
+    /// Where a claim lies in a direction that is overwritten, where readers race.
+    scratch: Vec<u8>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+impl Writer {
+    pub(super) fn new(lease: Arc<Lease>) -> Result<Self> {
+        let seat = lease.seat();
+        Ok(Writer {
+            ring: Producer::resume(seat.segment.ring(lease.role.writes()), seat.epoch)?,
+            birth: lease.birth(),
+            is_special: !lease.options.background,
+            segment: seat.segment,
+            lease,
+            scratch: Vec::new(),
+            _not_sync: PhantomData,
+        })
+    }
+
+    pub(super) fn shape(&self, direction: Direction) -> Geometry {
+        self.segment.geometry(direction)
+    }
+
+    /// The longest message that this direction carries.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
+        self.shape(self.lease.role.writes()).max_message()
+    }
+
+    /// The last message committed in this direction, by this endpoint or an earlier owner of its
+    /// role. After a restart it tells what need not be sent again.
+    #[must_use]
+    pub fn last_committed(&self) -> Option<MessageId> {
+        self.ring.last_committed()
+    }
+
+    /// Messages that the reader has not read yet. A look at its line: not for every message.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        if self.birth.is_here() { self.ring.ring().backlog() } else { 0 }
+    }
+
+    // --- one message --------------------------------------------------------------------------
+
+    /// Writes a message; waits for room as long as the write timeout says.
+    ///
+    /// # Errors
+    /// `Timeout` if there was no room, `TooLong`, or what makes the endpoint unusable.
+    #[inline]
+    pub fn write(&mut self, message: &[u8]) -> Result<()> {
+        match self.try_once(message) {
+            Err(Error::Full) => self.write_waiting(message, self.lease.options.write_timeout),
+            done => done,
+        }
+    }
+
+    /// Writes a message, or says `Full` at once.
+    ///
+    /// # Errors
+    /// `Full`, `TooLong`, or what makes the endpoint unusable.
+    #[inline]
+    pub fn try_write(&mut self, message: &[u8]) -> Result<()> {
+        match self.try_once(message) {
+            Err(Error::Full) => self.refuse(),
+            done => done,
+        }
+    }
+
+    /// Writes a message; waits for room for at most `timeout`.
+    ///
+    /// # Errors
+    /// As for [`Writer::write`].
+    pub fn write_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
+        match self.try_once(message) {
+            Err(Error::Full) => self.write_waiting(message, timeout),
+            done => done,
+        }
+    }
+
+    /// Writes the bytes of a value.
+    ///
+    /// # Errors
+    /// As for [`Writer::write`].
+    #[inline]
+    pub fn write_value<T: NoUninit>(&mut self, value: &T) -> Result<()> {
+        self.write(bytemuck::bytes_of(value))
+    }
+
+    /// Writes the bytes of a value, or says `Full` at once.
+    ///
+    /// # Errors
+    /// As for [`Writer::try_write`].
+    #[inline]
+    pub fn try_write_value<T: NoUninit>(&mut self, value: &T) -> Result<()> {
+        self.try_write(bytemuck::bytes_of(value))
+    }
+
+    /// The hot path.
+    #[inline(always)]
+    fn try_once(&mut self, message: &[u8]) -> Result<()> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        match self.ring.try_write(message) {
+            Ok(()) if self.ring.ring().data_bell().glance() == 0 => Ok(()),
+            Ok(()) => self.attend(message),
+            Err(error) => self.stumble(error),
+        }
+    }
+
+    #[cold]
+    fn write_waiting(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
+        self.count_full();
+        let mut waiter = Waiter::new(self.lease.options.wait, timeout);
+        loop {
+            if !self.wait_for_room(&mut waiter, message.len()) {
+                return Err(Error::Timeout);
+            }
+            match self.try_once(message) {
+                Err(Error::Full) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until there may be room. False when the time is up.
+    fn wait_for_room(&mut self, waiter: &mut Waiter, len: usize) -> bool {
+        let ring = *self.ring.ring();
+        let bed = Bed {
+            bell: ring.room_bell(),
+            attention: ring.data_bell(),
+            segment: &self.segment,
+            peer: self.lease.role.peer(),
+            parks: &ring.lines().producer_stats.parks,
+        };
+        let producer = &mut self.ring;
+        // An error is found again, and reported, by the write that follows.
+        waiter.wait(&self.lease, &bed, |is_exact| producer.may_have_room(len, is_exact))
+    }
+
+    // --- many messages ------------------------------------------------------------------------
+
+    /// Writes as many of the messages as there is room for now, in order, and says how many.
+    ///
+    /// # Errors
+    /// `Full` if not even the first one fits now; the others as for [`Writer::write`], if they are
+    /// about the first one.
+    pub fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        let from = self.ring.head();
+        match self.ring.write_many(messages) {
+            Ok(count) if self.ring.ring().data_bell().glance() == 0 => Ok(count),
+            Ok(count) => self.attend_many(from, count, messages),
+            Err(error) => {
+                self.stumble(error).or_else(|error| match error {
+                    Error::Full => self.refuse(),
+                    other => Err(other),
+                })?;
+                Ok(0)
+            }
+        }
+    }
+
+    // --- in place -----------------------------------------------------------------------------
+
+    /// Room for a message of `len` bytes, to be filled in place; waits as long as the write timeout
+    /// says. Its bytes are whatever was there before.
+    ///
+    /// # Errors
+    /// As for [`Writer::write`].
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_>> {
+        self.claim_timeout(len, self.lease.options.write_timeout)
+    }
+
+    /// Room for a message of `len` bytes, or `Full` at once.
+    ///
+    /// # Errors
+    /// As for [`Writer::try_write`].
+    #[inline]
+    pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>> {
+        match self.claim_once(len) {
+            Ok(start) => Ok(Claim { start, len, writer: self }),
+            Err(Error::Full) => self.refuse(),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Room for a message of `len` bytes; waits for it for at most `timeout`.
+    ///
+    /// # Errors
+    /// As for [`Writer::write`].
+    #[inline]
+    pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>> {
+        let start = match self.claim_once(len) {
+            Err(Error::Full) => self.claim_waiting(len, timeout)?,
+            done => done?,
+        };
+        Ok(Claim { start, len, writer: self })
+    }
+
+    #[cold]
+    fn claim_waiting(&mut self, len: usize, timeout: Duration) -> Result<*mut u8> {
+        self.count_full();
+        let mut waiter = Waiter::new(self.lease.options.wait, timeout);
+        loop {
+            if !self.wait_for_room(&mut waiter, len) {
+                return Err(Error::Timeout);
+            }
+            match self.claim_once(len) {
+                Err(Error::Full) => {}
+                done => return done,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn claim_once(&mut self, len: usize) -> Result<*mut u8> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        match self.ring.claim(len) {
+            Ok(_) if self.ring.is_racing() => {
+                self.scratch.resize(len, 0);
+                Ok(self.scratch.as_mut_ptr())
+            }
+            Ok(start) => Ok(start),
+            Err(error) => self.stumble(error),
+        }
+    }
+
+    #[inline(always)]
+    fn commit(&mut self, start: *const u8, len: usize) -> Result<()> {
+        if !self.birth.is_here() {
+            return Err(Error::Forked);
+        }
+        if self.ring.is_racing() {
+            return self.commit_copy(len);
+        }
+        // SAFETY: only a `Claim` commits, whose room was claimed last, since it borrows the writer.
+        unsafe { self.ring.commit(len) };
+        if self.ring.ring().data_bell().glance() == 0 {
+            return Ok(());
+        }
+        self.attend_claim(start, len)
+    }
+
+    /// In a direction that is overwritten a claim is private memory, written when it is committed.
+    #[cold]
+    fn commit_copy(&mut self, len: usize) -> Result<()> {
+        let scratch = std::mem::take(&mut self.scratch);
+        let done = self.write(&scratch[..len]);
+        self.scratch = scratch;
+        done
+    }
+
+    #[cold]
+    fn attend_claim(&mut self, start: *const u8, len: usize) -> Result<()> {
+        // SAFETY: the message lies where it was claimed, in the old segment if it must be sent again
+        // in a new one: that stays mapped while `segment` is held. Nobody writes there but us.
+        let copy = unsafe { std::slice::from_raw_parts(start, len) }.to_vec();
+        match self.attend(&copy) {
+            Err(Error::Full) => self.write(&copy),
+            done => done,
+        }
+    }
+
+    // --- the cold side ------------------------------------------------------------------------
+
+    /// What is to be done before a call that is not an ordinary one.
+    #[cold]
+    fn enter(&mut self) -> Result<()> {
+        if !self.birth.is_here() {
+            return Err(Error::Forked);
+        }
+        if let Some(trouble) = self.lease.trouble() {
+            return Err(trouble);
+        }
+        self.is_special = !self.lease.options.background;
+        if self.is_special {
+            self.lease.beat();
+            self.lease.observe_if_due();
+        }
+        Ok(())
+    }
+
+    /// A full ring may be so because the segment was replaced; anything else is passed on.
+    #[cold]
+    fn stumble<T>(&mut self, error: Error) -> Result<T> {
+        if let Error::Corrupt { .. } = error {
+            self.is_special = true;
+            self.lease.condemn(error.clone());
+        }
+        if error == Error::Full {
+            self.lease.note_progress(&self.segment);
+            if self.ring.ring().data_bell().glance() & (SEALED | LOOK) != 0 {
+                self.follow(self.lease.seat_after(&self.segment)?)?;
+            }
+        }
+        Err(error)
+    }
+
+    #[cold]
+    fn refuse<T>(&self) -> Result<T> {
+        self.count_full();
+        Err(Error::Full)
+    }
+
+    fn count_full(&self) {
+        let stats = &self.ring.ring().lines().producer_stats;
+        // Relaxed: figures of this side alone.
+        stats.times_full.store(stats.times_full.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.ring.ring().note_high_water();
+    }
+
+    /// Somebody rang while a message was written.
+    #[cold]
+    #[inline(never)]
+    fn attend(&mut self, message: &[u8]) -> Result<()> {
+        let from = self.ring.head();
+        if self.answer() & SEALED == 0 {
+            return Ok(());
+        }
+        if self.is_inside_cut(from)? {
+            self.cross_over();
+            return Ok(());
+        }
+        // Behind the cut the message was never written: once more, where it counts.
+        self.follow(self.lease.seat_after(&self.segment)?)?;
+        self.try_once(message)
+    }
+
+    #[cold]
+    fn attend_many<M: AsRef<[u8]>>(
+        &mut self,
+        from: u64,
+        count: usize,
+        messages: &[M],
+    ) -> Result<usize> {
+        if self.answer() & SEALED == 0 {
+            return Ok(count);
+        }
+        let cut = self.cut()?;
+        let inside = self.ring.count_before(from, cut)?.min(count);
+        if inside > 0 {
+            self.cross_over();
+            return Ok(inside);
+        }
+        self.follow(self.lease.seat_after(&self.segment)?)?;
+        self.write_many(&messages[..count])
+    }
+
+    /// Does what the bell asks for, and says what it said.
+    fn answer(&mut self) -> u32 {
+        let ring = *self.ring.ring();
+        let bell = ring.data_bell();
+        let rung = bell.look();
+        if rung & SLEEP != 0 && bell.take_sleep() {
+            futex::wake(bell.0, i32::MAX);
+            let wakes = &ring.lines().producer_stats.wakes;
+            // Relaxed: a figure of this side alone.
+            wakes.store(wakes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        if rung & LOOK != 0 && bell.clear(LOOK) {
+            self.is_special = true;
+            if rung & SEALED == 0 {
+                // What is wrong is told by the next call; this one has done its work.
+                self.cross_over();
+            }
+        }
+        rung
+    }
+
+    /// Goes where the seat is. What is in the way is told by the next call.
+    fn cross_over(&mut self) {
+        match self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat)) {
+            Ok(()) => {}
+            Err(error) => {
+                self.lease.condemn(error);
+                self.is_special = true;
+            }
+        }
+    }
+
+    fn follow(&mut self, seat: Seat) -> Result<()> {
+        if !Arc::ptr_eq(&seat.segment, &self.segment) {
+            self.ring = Producer::resume(seat.segment.ring(self.lease.role.writes()), seat.epoch)?;
+            self.segment = seat.segment;
+        }
+        Ok(())
+    }
+
+    /// Where this direction was cut.
+    fn cut(&self) -> Result<u64> {
+        let cut = wait_for_cut(&self.segment)?;
+        Ok(cut[self.lease.role.writes() as usize].head.pos)
+    }
+
+    fn is_inside_cut(&self, end: u64) -> Result<bool> {
+        Ok((end.wrapping_sub(self.cut()?) as i64) <= 0)
+    }
+}
+
+/// Room in the ring, to be filled in place and committed; dropped, it was never there.
+pub struct Claim<'a> {
+    writer: &'a mut Writer,
+    start: *mut u8,
+    len: usize,
+}
+
+impl Claim<'_> {
+    /// Makes the message of it.
+    ///
+    /// # Errors
+    /// What makes the endpoint unusable; the message is not sent then.
+    #[inline]
+    pub fn commit(self) -> Result<()> {
+        self.writer.commit(self.start, self.len)
+    }
+
+    /// Makes a message of its first `len` bytes.
+    ///
+    /// # Errors
+    /// `TooLong` if it has fewer; else as for [`Claim::commit`].
+    #[inline]
+    pub fn commit_len(self, len: usize) -> Result<()> {
+        if len > self.len {
+            return Err(Error::TooLong { len, max: self.len });
+        }
+        self.writer.commit(self.start, len)
+    }
+}
+
+impl Deref for Claim<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes from `start` on were claimed; until the commit nobody else reads or
+        // writes them (a tap does not believe frames that are not committed). They hold whatever
+        // was there, which is initialised memory.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl DerefMut for Claim<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`, and the claim is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}

@@ -1,0 +1,88 @@
+//! Alive, hung or dead: a pure function of what was seen, and when.
+//!
+//! The kernel's lock says who is dead; the heartbeat only says who may be. Time counts only while
+//! the observer itself ran: between two looks at most two periods are charged to the peer, so a
+//! suspended laptop, a paused machine or a starved observer is no hang.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::layout::{ROLE_ABSENT, ROLE_LEFT, ROLE_MOVING};
+use crate::stats::PeerState;
+
+/// What one look at the peer's lines showed. Nothing in it is trusted for more than a display.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sight {
+    pub now_ns: u64,
+    pub beat: u64,
+    pub epoch: u64,
+    /// One of the `ROLE_*` constants.
+    pub state: u32,
+}
+
+/// What an observer remembers.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    period_ns: u64,
+    stale_ns: u64,
+    seen: Option<Sight>,
+    frozen_ns: u64,
+    probe_at_ns: u64,
+    state: PeerState,
+}
+
+impl Watch {
+    pub(crate) fn new(period: Duration, stale_after: Duration) -> Self {
+        Watch {
+            period_ns: period.as_nanos().max(1) as u64,
+            stale_ns: stale_after.as_nanos() as u64,
+            seen: None,
+            frozen_ns: 0,
+            probe_at_ns: 0,
+            state: PeerState::Absent,
+        }
+    }
+
+    /// The verdict so far.
+    pub(crate) fn state(&self) -> PeerState {
+        self.state
+    }
+
+    /// Takes in what was seen. True if the lock must be asked before there is a verdict.
+    pub(crate) fn look(&mut self, sight: Sight) -> bool {
+        let before = self.seen.replace(sight);
+        if sight.epoch == 0 || sight.state == ROLE_ABSENT {
+            self.state = PeerState::Absent;
+            return false;
+        }
+        let Some(before) = before else { return true };
+        if before.epoch != sight.epoch || before.beat != sight.beat {
+            self.frozen_ns = 0;
+            self.probe_at_ns = 2 * self.period_ns;
+            return before.epoch != sight.epoch || self.state != PeerState::Alive;
+        }
+        let elapsed = sight.now_ns.saturating_sub(before.now_ns);
+        self.frozen_ns += elapsed.min(2 * self.period_ns);
+        match self.state {
+            PeerState::Dead | PeerState::Left => before.state != sight.state,
+            _ if sight.state == ROLE_LEFT => true,
+            _ => self.frozen_ns >= self.probe_at_ns,
+        }
+    }
+
+    /// Takes in whether the lock is held, after a look that asked for it.
+    pub(crate) fn probe(&mut self, is_held: bool) {
+        let Some(sight) = self.seen else { return };
+        // Asked seldom while nothing changes: a peer that beats only with its calls is no reason
+        // for a system call every tick.
+        self.probe_at_ns = self.frozen_ns + self.frozen_ns.clamp(2 * self.period_ns, 20_000_000);
+        let is_moving = sight.state == ROLE_MOVING && self.frozen_ns < self.stale_ns;
+        self.state = if !is_held && !is_moving {
+            if sight.state == ROLE_LEFT { PeerState::Left } else { PeerState::Dead }
+        } else if self.frozen_ns >= self.stale_ns {
+            PeerState::Hung(Duration::from_nanos(self.frozen_ns))
+        } else {
+            PeerState::Alive
+        };
+    }
+}

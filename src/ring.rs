@@ -78,6 +78,9 @@ pub(crate) const SKIP: u32 = u32::MAX;
 /// In the length field: the messages from here on are of the epoch in the payload.
 pub(crate) const EPOCH: u32 = u32::MAX - 1;
 
+/// Walks before a head that runs away is given up; each needs a lap of writing during the walk.
+const WALKS: usize = 8;
+
 const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the ring is long" };
 
 /// One ring as a view over memory that somebody else keeps alive.
@@ -250,16 +253,24 @@ impl Ring {
     /// (I4). `end` bounds the walk when the head is already known.
     pub(crate) fn find_head(&self, end: Option<u64>) -> Result<Place> {
         let line = &self.lines().producer;
-        // pairs PLACE: acquire, the number does not lag behind the head; and acquire again, the
-        // walk sees the commits of all that the number counts. Epoch and bytes: relaxed, behind it.
-        let pos = line.head.load(Ordering::Acquire);
-        let place = Place {
-            pos,
-            number: line.number.load(Ordering::Acquire),
-            epoch: line.epoch.load(Ordering::Relaxed),
-            bytes: line.bytes.load(Ordering::Relaxed),
-        };
-        self.walk(place, end)
+        for _ in 0..WALKS {
+            // pairs PLACE: acquire, the number does not lag behind the head; and acquire again, the
+            // walk sees the commits of all that the number counts. Epoch, bytes: relaxed, behind it.
+            let pos = line.head.load(Ordering::Acquire);
+            let place = Place {
+                pos,
+                number: line.number.load(Ordering::Acquire),
+                epoch: line.epoch.load(Ordering::Relaxed),
+                bytes: line.bytes.load(Ordering::Relaxed),
+            };
+            let found = self.walk(place, end);
+            // A producer that goes on meanwhile may come round to where the walk began. It has
+            // stored its head anew before that.
+            if self.is_whole(pos) {
+                return found;
+            }
+        }
+        Err(Error::Corrupt { what: "a head that is a lap behind what is reserved" })
     }
 
     /// Follows the committed frames from `place` on, at most one lap.

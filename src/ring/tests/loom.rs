@@ -487,7 +487,7 @@ fn seal(ring: Ring) -> (Place, Place) {
 /// I4: somebody who looks while the producer writes sees numbers that fit the position.
 #[test]
 fn loom_a_head_found_from_outside_fits_its_number() {
-    explore(None, &["head 0", "head 1", "head 2"], |outcomes| {
+    explore(Some(3), &["head 0", "head 1", "head 2"], |outcomes| {
         let model = Model::new(4, Overflow::Refuse);
         let mut producer = Producer::resume(model.ring(), 1).unwrap();
         let ring = model.ring();
@@ -498,6 +498,36 @@ fn loom_a_head_found_from_outside_fits_its_number() {
         assert_eq!(head.pos, head.number);
         outcomes.met(format!("head {}", head.pos));
         writer.join().unwrap();
+    });
+}
+
+/// I4: the walk from a stored head is not led astray by a producer that goes on meanwhile, and comes
+/// round to where the walk began.
+#[test]
+fn loom_a_head_found_during_a_batch_is_not_behind_the_tail() {
+    explore(Some(2), &["found"], |outcomes| {
+        let model = Model::new(4, Overflow::Refuse);
+        let ring = model.ring();
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        let mut consumer = Consumer::resume(ring).unwrap();
+        for number in 0..2 {
+            producer.try_write(&message(number)).unwrap();
+            read(&mut consumer).unwrap();
+        }
+        consumer.publish();
+        // Anew, so that it clears commit words ahead of it, as after a long message.
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        // All in one batch so far, in which the head was stored last at 1.
+        ring.store_head(Place { pos: 1, number: 1, epoch: 1, bytes: 0 });
+        let writer = thread::spawn(move || {
+            let batch = (2..5).map(message).collect::<Vec<_>>();
+            producer.write_many(&batch).unwrap()
+        });
+        let head = ring.find_head(None).unwrap();
+        assert!((2..=5).contains(&head.pos), "{head:?}");
+        assert_eq!(head.pos, head.number);
+        assert_eq!(writer.join().unwrap(), 3);
+        outcomes.met("found");
     });
 }
 

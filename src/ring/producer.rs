@@ -147,9 +147,10 @@ impl Producer {
         let frames = self.ring.frames_for(len.min(self.ring.max_len));
         let until_end = self.ring.until_end(self.head);
         let skipped = if frames > until_end { until_end } else { 0 };
-        let announced = u64::from(self.last_epoch != self.epoch);
+        // The announcement goes first, on its own: with the message it could be more than a ring.
+        let needed = if self.last_epoch == self.epoch { frames + skipped } else { 1 };
         // An error is worth it too: the try reports it.
-        !matches!(self.free_until(frames + skipped + announced, is_exact), Err(Error::Full))
+        !matches!(self.free_until(needed, is_exact), Err(Error::Full))
     }
 
     /// Copies the message into the free frames at the head, and says how many it takes.

@@ -48,6 +48,19 @@ impl Watch {
         self.state
     }
 
+    /// The short look at a peer that is alive: its heart beats on. False if a long look is needed.
+    pub(crate) fn glance(&mut self, now_ns: u64, beat: u64) -> bool {
+        match &mut self.seen {
+            Some(seen) if self.state == PeerState::Alive && seen.beat != beat => {
+                (seen.beat, seen.now_ns) = (beat, now_ns);
+                self.frozen_ns = 0;
+                self.probe_at_ns = 2 * self.period_ns;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Takes in what was seen. True if the lock must be asked before there is a verdict.
     pub(crate) fn look(&mut self, sight: Sight) -> bool {
         let before = self.seen.replace(sight);

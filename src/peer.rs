@@ -64,7 +64,7 @@ impl Watch {
     /// Takes in what was seen. True if the lock must be asked before there is a verdict.
     pub(crate) fn look(&mut self, sight: Sight) -> bool {
         let before = self.seen.replace(sight);
-        if sight.epoch == 0 || sight.state == ROLE_ABSENT {
+        if is_absent(&sight) {
             self.state = PeerState::Absent;
             return false;
         }
@@ -85,7 +85,7 @@ impl Watch {
 
     /// Takes in whether the lock is held, after a look that asked for it.
     pub(crate) fn probe(&mut self, is_held: bool) {
-        let Some(sight) = self.seen else { return };
+        let Some(sight) = self.seen.filter(|sight| !is_absent(sight)) else { return };
         // Asked seldom while nothing changes: a peer that beats only with its calls is no reason
         // for a system call every tick.
         self.probe_at_ns = self.frozen_ns + self.frozen_ns.clamp(2 * self.period_ns, 20_000_000);
@@ -98,4 +98,9 @@ impl Watch {
             PeerState::Alive
         };
     }
+}
+
+/// Whether nobody ever held the role.
+fn is_absent(sight: &Sight) -> bool {
+    sight.epoch == 0 || sight.state == ROLE_ABSENT
 }

@@ -19,6 +19,7 @@
 //!
 //! This file must never decide anything from a pid, a beat or a flag in shared memory. A pid only
 //! ever makes it more careful. Read next: `session/replace.rs`.
+#![forbid(unsafe_code)]
 
 mod leave;
 mod member;

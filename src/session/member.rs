@@ -8,6 +8,7 @@
 //!
 //! Nothing here may be touched in a forked child: its locks may be held by threads that do not exist
 //! there. Every entry asks [`Member::is_home`] first.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -275,7 +275,7 @@ pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64) {
     // Relaxed: the state below is released last; until then readers see the last owner.
     lines.epoch.store(epoch, Ordering::Relaxed);
     lines.pid.store(process::pid(), Ordering::Relaxed);
-    lines.start_time.store(process::start_time(process::pid()), Ordering::Relaxed);
+    lines.start_time.store(process::own_start_time(), Ordering::Relaxed);
     lines.pid_ns.store(process::pid_namespace(), Ordering::Relaxed);
     lines.capabilities.store(if is_registered { REGISTERED } else { 0 }, Ordering::Relaxed);
     lines.beat.fetch_add(1, Ordering::Relaxed);

@@ -391,7 +391,7 @@ impl Member {
         let own = beat.load(Ordering::Relaxed).wrapping_add(1);
         beat.store(own, Ordering::Relaxed);
         let peers = seat.segment.role(self.role.peer()).beat.load(Ordering::Relaxed);
-        let is_quiet = !is_doomed(&seat.segment) && own % THOROUGH_EVERY != 0;
+        let is_quiet = !is_doomed(&seat.segment) && !own.is_multiple_of(THOROUGH_EVERY);
         drop(seat);
         is_quiet && guard(&self.watch).glance(now_ns, peers)
     }

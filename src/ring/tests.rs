@@ -13,6 +13,8 @@
 
 #[cfg(not(loom))]
 mod exhaustive;
+#[cfg(not(loom))]
+mod ghosts;
 #[cfg(loom)]
 mod loom;
 #[cfg(not(loom))]

@@ -33,8 +33,7 @@ pub fn stand(child: &mut Child) -> Stand {
     let mut status = 0;
     loop {
         // SAFETY: `status` lives across the call.
-        let pid =
-            unsafe { libc::waitpid(child.pid() as i32, &raw mut status, libc::__WALL) };
+        let pid = unsafe { libc::waitpid(child.pid() as i32, &raw mut status, libc::__WALL) };
         if pid == child.pid() as i32 {
             break;
         }

@@ -9,12 +9,12 @@
 #[cfg(not(loom))]
 mod memory;
 #[cfg(loom)]
-mod model;
+pub(crate) mod model;
 
 #[cfg(not(loom))]
 pub(crate) use memory::Frames;
 #[cfg(loom)]
-pub(crate) use model::{Frames, Store};
+pub(crate) use model::Frames;
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

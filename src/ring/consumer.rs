@@ -238,9 +238,9 @@ impl Consumer {
     #[inline(always)]
     pub(crate) fn store_place(&self) {
         let line = &self.ring.lines().consumer;
-        // Relaxed: carried by the release below, which keeps it first.
-        line.number.store(self.number, Ordering::Relaxed);
-        // pairs RECLAIM: the copy is done before the frames can be written again.
+        // pairs PLACE: the number comes first, and behind the commits that it counts.
+        line.number.store(self.number, Ordering::Release);
+        // pairs RECLAIM, PLACE: the copy is done before the frames can be written again.
         line.tail.store(self.tail, Ordering::Release);
     }
 

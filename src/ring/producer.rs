@@ -147,9 +147,10 @@ impl Producer {
         let frames = self.ring.frames_for(len.min(self.ring.max_len));
         let until_end = self.ring.until_end(self.head);
         let skipped = if frames > until_end { until_end } else { 0 };
-        let announced = u64::from(self.last_epoch != self.epoch);
+        // The announcement goes first, on its own: with the message it could be more than a ring.
+        let needed = if self.last_epoch == self.epoch { frames + skipped } else { 1 };
         // An error is worth it too: the try reports it.
-        !matches!(self.free_until(frames + skipped + announced, is_exact), Err(Error::Full))
+        !matches!(self.free_until(needed, is_exact), Err(Error::Full))
     }
 
     /// Copies the message into the free frames at the head, and says how many it takes.
@@ -201,10 +202,10 @@ impl Producer {
     #[inline(always)]
     fn store_place(&self) {
         let line = &self.ring.lines().producer;
-        // Relaxed: nobody synchronises with these; the number comes first, and a compiler fence
-        // keeps it there: a process that dies leaves a prefix of its own stores.
+        // Relaxed: for people, and for a successor after the lock was freed.
         line.bytes.store(self.bytes, Ordering::Relaxed);
-        line.number.store(self.number, Ordering::Relaxed);
+        // pairs PLACE: the number comes first (I4), and behind the commits that it counts.
+        line.number.store(self.number, Ordering::Release);
         line.head.store(self.head, Ordering::Release);
     }
 
@@ -296,8 +297,8 @@ impl Producer {
             // sealer has not seen is behind the cut (I7).
             // pairs RECLAIM: as above.
             let tail = self.ring.lines().consumer.tail.load(Ordering::Acquire);
-            // pairs SEAL: relaxed, behind the acquire.
-            if self.ring.lines().data_bell.word.load(Ordering::Relaxed) & SEALED == 0 {
+            // pairs SEAL: the glance's barrier keeps the look at the bell behind the tail.
+            if self.ring.data_bell().glance() & SEALED == 0 {
                 self.space_seen = self.checked_tail(tail)?;
             }
         }

@@ -11,6 +11,8 @@
 //! | `regressions.rs` | what these and the model checker found |
 //! | `loom.rs` | every edge of the table in `ring.rs`, in every interleaving (`--cfg loom`) |
 
+#[cfg(loom)]
+mod loom;
 #[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]

@@ -220,3 +220,28 @@ fn counting_up_to_a_cut_is_bounded_by_the_ring() {
     arena.ring().frames.meta(1).store(100, Ordering::Relaxed);
     assert!(producer.count_before(0, 1 << 62).is_err_and(|e| matches!(e, Error::Corrupt { .. })));
 }
+
+/// A new owner that had not announced itself yet waited for room for the announcement and the
+/// message together; in the smallest ring, or for the longest messages, that never comes.
+#[test]
+fn a_successor_does_not_wait_for_more_than_the_ring_holds() {
+    for (frames, len) in [(2, 0), (8, 4 * 64 - 16)] {
+        let arena = Arena::new(64, frames, Overflow::Refuse, at(0));
+        let mut consumer = Consumer::resume(arena.ring()).unwrap();
+        let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+        while producer.try_write(b"").is_ok() {}
+        let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+        let message = vec![7; len];
+        assert!(!producer.may_have_room(len, true));
+        assert!(matches!(producer.try_write(&message), Err(Error::Full)));
+        for _ in 0..4 {
+            while read(&mut consumer).is_some_and(|(_, bytes)| bytes.is_empty()) {}
+            assert!(producer.may_have_room(len, true));
+            if producer.try_write(&message).is_ok() {
+                break;
+            }
+        }
+        let (id, bytes) = read(&mut consumer).unwrap();
+        assert_eq!((id.epoch, bytes), (2, message));
+    }
+}

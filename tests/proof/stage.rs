@@ -366,7 +366,10 @@ impl Stage {
         self.out.send(from + 1, Fate::Sent);
         drain(peer, &mut self.out.got);
         for seq in from..from + 2 {
-            peer.try_write(&message(seq, SHORT, 0)).map_err(failed("the peer writes"))?;
+            let bytes = message(seq, SHORT, 0);
+            // Full may have been said of the old segment; the next try is made in the new one.
+            let written = peer.try_write(&bytes).or_else(|_| peer.try_write(&bytes));
+            written.map_err(failed("the peer writes"))?;
             self.back.send(seq, Fate::Sent);
         }
         drain(successor, &mut self.after);

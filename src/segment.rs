@@ -42,6 +42,17 @@ pub(crate) struct Segment {
     pub generation: u64,
 }
 
+/// How often a file may be replaced between opening it and looking at it.
+const REPLACED_MOST: usize = 100;
+
+/// What was found at a path.
+enum Attached {
+    Whole(Box<Segment>),
+    /// A file that lost its name after it was opened.
+    Nameless,
+    Nothing,
+}
+
 /// What a new segment is to be.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -105,6 +116,18 @@ impl Segment {
         mode: u32,
         writable: bool,
     ) -> Result<Option<Segment>> {
+        for _ in 0..REPLACED_MOST {
+            match Segment::try_attach(path, name, mode, writable)? {
+                Attached::Whole(segment) => return Ok(Some(*segment)),
+                Attached::Nothing => return Ok(None),
+                // The name leads to another one by now, or to none.
+                Attached::Nameless => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn try_attach(path: &Path, name: Option<&str>, mode: u32, writable: bool) -> Result<Attached> {
         let mut hold = fork::hold();
         let opened = match shm::open(path, writable) {
             Err(Error::Os { errno, .. }) if errno == libc::ELOOP => {
@@ -118,14 +141,16 @@ impl Segment {
             }
             other => other?,
         };
-        let Some(fd) = opened else { return Ok(None) };
+        let Some(fd) = opened else { return Ok(Attached::Nothing) };
         hold.close_after_fork(fd.as_raw_fd());
         drop(hold);
         match inspect(fd.as_fd(), path, name, mode, writable) {
-            Ok(Some(spec)) => Segment::map(fd, spec, writable).map(Some),
+            Ok(Some(spec)) => {
+                Segment::map(fd, spec, writable).map(|segment| Attached::Whole(Box::new(segment)))
+            }
             other => {
                 fork::forget(fd.as_raw_fd());
-                other.map(|_| None)
+                other.map(|_| Attached::Nameless)
             }
         }
     }

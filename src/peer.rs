@@ -105,6 +105,8 @@ impl Watch {
 /// Whether nobody ever held the role.
 fn is_absent(sight: &Sight) -> bool {
     sight.epoch == 0 || sight.state == ROLE_ABSENT
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -102,8 +102,7 @@ impl Wish {
 }
 
 fn trips(sizes: &[usize], cores: Cores) -> Vec<Wish> {
-    let trip =
-        |link, bytes, wait, mode| Wish { link, bytes, wait, mode, measure: "trip", cores };
+    let trip = |link, bytes, wait, mode| Wish { link, bytes, wait, mode, measure: "trip", cores };
     let mut wishes = vec![trip("line", 8, "poll", "single"), trip("futexes", 8, "park", "single")];
     for &bytes in sizes {
         wishes.push(trip("textbook", bytes, "poll", "single"));
@@ -131,7 +130,8 @@ fn has_copies(bytes: usize) -> bool {
 fn on_one_core(pinned: Cores) -> Vec<Wish> {
     let Cores::Pinned(core, _) = pinned else { return Vec::new() };
     let cores = Cores::One(core);
-    let trip = |link, bytes, wait| Wish { link, bytes, wait, mode: "single", measure: "trip", cores };
+    let trip =
+        |link, bytes, wait| Wish { link, bytes, wait, mode: "single", measure: "trip", cores };
     let waits = ["spin", "adaptive", "park"];
     let mut wishes = vec![trip("futexes", 8, "park")];
     wishes.extend(waits.map(|wait| trip("eshm", 48, wait)));
@@ -168,13 +168,23 @@ fn limit<'a>(run: &'a Run, case: &Case, link: &str, bytes: &str) -> Option<&'a C
 fn size_table(run: &mut Run, bytes: usize) {
     let size = bytes.to_string();
     let mut lines = vec![row([
-        "ns", "p50", "p90", "p99", "p99.9", "max", "x line", "p99 x line", "x futexes",
-        "x textbook", "x copies",
+        "ns",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "x line",
+        "p99 x line",
+        "x futexes",
+        "x textbook",
+        "x copies",
     ])];
     for place in ["pinned", "unpinned"] {
         let here = |case: &&Case| {
             let limit = ["line", "futexes"].contains(&case.label("link"));
-            case.is(&[("measure", "trip"), ("where", place)]) && (limit || case.label("bytes") == size)
+            case.is(&[("measure", "trip"), ("where", place)])
+                && (limit || case.label("bytes") == size)
         };
         for case in run.cases.iter().filter(here) {
             let mut line = vec![name(case, bytes)];
@@ -223,8 +233,17 @@ fn one_core_table(run: &mut Run) {
 }
 
 fn paced_table(run: &mut Run) {
-    let mut lines =
-        vec![row(["ns", "p50", "p90", "p99", "p99.9", "max", "x futex wake", "count", "sent late"])];
+    let mut lines = vec![row([
+        "ns",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "x futex wake",
+        "count",
+        "sent late",
+    ])];
     for case in run.cases.iter().filter(|case| case.label("measure") == "paced") {
         let mut line = vec![name(case, 48)];
         line.extend(times(case));

@@ -309,7 +309,8 @@ fn name(case: &Case) -> String {
 
 /// What a mixture would make if each message cost what it costs among its like.
 fn weighted(run: &Run, frame: &str) -> Option<f64> {
-    let rate = |what| run.case(&[("table", "mixed"), ("frame", frame), ("what", what)])?.median("rate");
+    let rate =
+        |what| run.case(&[("table", "mixed"), ("frame", frame), ("what", what)])?.median("rate");
     let long = 1.0 / LONG_EVERY as f64;
     Some(1.0 / ((1.0 - long) / rate("48")? + long / rate("4096")?))
 }
@@ -321,7 +322,8 @@ fn better_weighted(run: &Run) -> Option<f64> {
 
 fn mixture_table(run: &mut Run) {
     let better = better_weighted(run);
-    let mut lines = vec![row(["M msg/s", "48 B", "4 KiB", "weighted", "mixed", "x better weighted"])];
+    let mut lines =
+        vec![row(["M msg/s", "48 B", "4 KiB", "weighted", "mixed", "x better weighted"])];
     for frame in FRAMES.map(|frame| frame.to_string()) {
         let case = |what| run.case(&[("table", "mixed"), ("frame", &frame), ("what", what)]);
         let mut line = vec![format!("frames of {frame} bytes")];
@@ -340,7 +342,8 @@ fn mixture_table(run: &mut Run) {
 
 fn company_table(run: &mut Run) {
     let alone = run.case(&[("who", "alone")]);
-    let mut lines = vec![row(["", "M msg/s", "x alone", "looks", "messages tapped", "passed over"])];
+    let mut lines =
+        vec![row(["", "M msg/s", "x alone", "looks", "messages tapped", "passed over"])];
     for (who, title) in [
         ("alone", "alone"),
         ("waker", "a process that only wakes up 1,000 times a second"),

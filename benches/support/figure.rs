@@ -140,6 +140,8 @@ pub struct Run {
     command: String,
     machine: Machine,
     rounds: usize,
+    /// How the figures came to be, for the head of the table.
+    method: String,
     pub cases: Vec<Case>,
     text: String,
     targets: Vec<Value>,
@@ -154,8 +156,9 @@ impl Run {
         rounds: usize,
         cases: Vec<Case>,
     ) -> Result<Run> {
-        let mut run = Run::without_rounds(name, flags);
+        let mut run = Run::without_rounds(name, flags, "");
         (run.rounds, run.cases) = (rounds, cases);
+        run.method = format!("medians of {rounds} rounds, interleaved; ratios round by round");
         let folder = Folder::new()?;
         let all = rounds * run.cases.len();
         for round in 0..rounds {
@@ -174,11 +177,11 @@ impl Run {
     }
 
     /// For a bench that has its own way of measuring.
-    pub fn without_rounds(name: &'static str, flags: &Flags) -> Run {
+    pub fn without_rounds(name: &'static str, flags: &Flags, method: &str) -> Run {
         let (machine, text) = (Machine::here(), String::new());
-        let command = flags.command(name);
+        let (command, method) = (flags.command(name), method.to_string());
         let (cases, targets, extra) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Run { name, command, machine, rounds: 1, cases, text, targets, extra }
+        Run { name, command, machine, rounds: 1, method, cases, text, targets, extra }
     }
 
     /// The one case that has all these labels.
@@ -189,6 +192,16 @@ impl Run {
     /// Keeps something for the tools.
     pub fn keep(&mut self, name: &'static str, value: Value) {
         self.extra.insert(name, value);
+    }
+
+    /// Keeps one figure for the tools, if it was measured.
+    pub fn keep_figure(&mut self, name: &str, value: Option<f64>) {
+        self.keep_value(name, json!(value));
+    }
+
+    /// Keeps something among the figures.
+    pub fn keep_value(&mut self, name: &str, value: Value) {
+        self.extra.entry("figures").or_insert_with(|| json!({}))[name] = value;
     }
 
     /// Adds a table under a title.
@@ -219,7 +232,7 @@ impl Run {
     /// Prints it all, and writes the file for tools.
     pub fn finish(mut self) -> Result<()> {
         self.point_out_troubles();
-        let head = format!("\n{}; medians of {} rounds\n", self.machine.line(), self.rounds);
+        let head = format!("\n{}\n{}\n", self.machine.line(), self.method);
         let path = self.file();
         let foot = format!("\nwritten to {}\n", path.display());
         let mut value = json!({
@@ -322,6 +335,40 @@ fn grouped(value: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Times of which there were not enough for a histogram, in any unit.
+#[derive(Default)]
+pub struct Sample(Vec<f64>);
+
+impl Sample {
+    /// Takes in one more.
+    pub fn record(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// The value that `share` of all do not exceed; nothing of nothing.
+    pub fn at(&self, share: f64) -> Option<f64> {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).copied()
+    }
+
+    /// p50, p99, max and how many.
+    pub fn cells(&self) -> Vec<String> {
+        let mut cells: Vec<String> = [0.5, 0.99, 1.0].iter().map(|at| cell(self.at(*at))).collect();
+        cells.push(self.0.len().to_string());
+        cells
+    }
+
+    /// For tools.
+    pub fn json(&self) -> Value {
+        json!({
+            "p50": self.at(0.5), "p90": self.at(0.9), "p99": self.at(0.99), "max": self.at(1.0),
+            "count": self.0.len(),
+        })
+    }
 }
 
 /// Columns as wide as their widest cell: the first to the left, the others to the right.

@@ -37,6 +37,12 @@ impl Flags {
         Ok(Some(Flags { given, line }))
     }
 
+    /// For a program whose options somebody else reads.
+    pub fn unread() -> Flags {
+        let args = std::env::args().skip(1).filter(|arg| arg != "--bench");
+        Flags { given: BTreeMap::new(), line: args.map(|arg| format!(" {arg}")).collect() }
+    }
+
     /// The command that measures this again.
     pub fn command(&self, bench: &str) -> String {
         let line = if self.line.is_empty() { String::new() } else { format!(" --{}", self.line) };

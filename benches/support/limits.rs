@@ -82,17 +82,18 @@ impl<const W: usize> Link<W> for Line {
 
     #[inline(always)]
     fn send(&mut self, message: &Message<W>) {
+        // One more than the number, so that zero is nobody's word.
+        let word = (message.0[0] + 1) << 1 | self.mine;
         // Release, as any real message needs; it costs nothing on x86.
-        self.memory.word(0).store(message.0[0] << 1 | self.mine, Ordering::Release);
+        self.memory.word(0).store(word, Ordering::Release);
     }
 
     #[inline(always)]
     fn receive(&mut self, message: &mut Message<W>) {
         let (word, mine) = (self.memory.word(0), self.mine);
-        // Zero is nobody's: the near side begins, and its word is odd.
         let is_theirs = |word: &u64| *word != 0 && *word & 1 != mine;
         let word = until(|| Some(word.load(Ordering::Acquire)).filter(is_theirs));
-        fill(&mut message.0, word >> 1);
+        fill(&mut message.0, (word >> 1) - 1);
     }
 }
 

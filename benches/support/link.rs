@@ -190,8 +190,8 @@ impl<const W: usize, const POLLS: bool> Link<W> for Bus<W, POLLS> {
             until(|| done(self.back.read_many(&mut self.batch)));
         } else {
             while done(self.back.read_many(&mut self.batch)).is_none() {
-                // Only a call for one message waits; dropped, it stays where it is.
-                drop(sure(self.back.peek()));
+                // Only a call for one message waits; not released, it stays where it is.
+                let _ = sure(self.back.peek());
             }
         }
         for (_, bytes) in self.batch.iter() {

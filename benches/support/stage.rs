@@ -245,9 +245,11 @@ impl Folder {
     /// Makes it, and points out what runs that were killed have left.
     pub fn new() -> Result<Folder> {
         for entry in fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-                let path = entry.path();
-                eprintln!("{} is of another run; remove it if that is over", path.display());
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            // A run that goes on cleans up after itself.
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                eprintln!("{} is of a run that was killed; remove it", entry.path().display());
             }
         }
         let path = Path::new(SHARED_MEMORY).join(format!("{PREFIX}{}", std::process::id()));

@@ -126,7 +126,8 @@ impl Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
-        let model = model.and_then(|line| line.split_once(':')).map_or("?", |(_, name)| name.trim());
+        let model =
+            model.and_then(|line| line.split_once(':')).map_or("?", |(_, name)| name.trim());
         let load = read("/proc/loadavg");
         Machine {
             processor: format!("{model}, {} cores{}", cores().len(), siblings(&cores())),

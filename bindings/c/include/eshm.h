@@ -155,6 +155,8 @@ static inline ESHMOptions eshm_default_options(const char *name)
     options.lock_memory = false;
     options.huge_pages = false;
     options.guard_sigbus = false;
+    options.reserved[0] = 0;
+    options.reserved[1] = 0;
     return options;
 }
 

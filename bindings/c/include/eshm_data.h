@@ -187,6 +187,7 @@ typedef struct ESHMOptions {
     bool lock_memory;           /**< lock the segment into memory; default: false */
     bool huge_pages;            /**< ask for huge pages; default: false */
     bool guard_sigbus;          /**< survive a peer that truncates the file; default: false */
+    uint8_t reserved[2];        /**< must be 0 */
 } ESHMOptions;
 
 /** About one message. */
@@ -194,7 +195,7 @@ typedef struct ESHMMessage {
     size_t struct_size;         /**< sizeof(ESHMMessage) */
     size_t size;                /**< its length; set by BUFFER_TOO_SMALL too */
     ESHMMessageId id;
-    uint64_t lost;              /**< messages overwritten just before this one */
+    uint64_t lost;              /**< messages overwritten since this was last told */
 } ESHMMessage;
 
 /** About one role. */

@@ -112,6 +112,10 @@ pub struct WriteEnd {
     pub writer: Pinned<Writer>,
 }
 
+// SAFETY: a claim is an exclusive borrow of the writer, which may move between threads, and a
+// pointer into the mapping that the writer keeps.
+unsafe impl Send for WriteEnd {}
+
 impl Awaited for WriteEnd {
     const NOTHING: Error = Error::Full;
 
@@ -130,6 +134,9 @@ pub struct ReadEnd {
     /// The reader.
     pub reader: Pinned<Reader>,
 }
+
+// SAFETY: as for `WriteEnd`.
+unsafe impl Send for ReadEnd {}
 
 impl Awaited for ReadEnd {
     const NOTHING: Error = Error::Empty;
@@ -173,6 +180,9 @@ impl Open {
 
     /// Looks at what the handle shows.
     pub fn with_shown<T>(&self, look: impl FnOnce(&Shown) -> T) -> Result<T, Fault> {
+        if self.writer.is_inherited() {
+            return Err(Fault::Eshm(Error::Forked));
+        }
         let shown = loop {
             match self.shown.try_read() {
                 Ok(shown) => break shown,

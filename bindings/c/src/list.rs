@@ -37,6 +37,7 @@ impl From<Entry> for Item {
             EntryKind::Bus(_) => String::new(),
             EntryKind::Leftover(why) | EntryKind::Foreign(why) => why.to_string(),
             EntryKind::Unreadable(error) => error.to_string(),
+            _ => "of a kind newer than this interface".to_string(),
         };
         // Names of files hold no NUL.
         let text = |text: &str| CString::new(text).unwrap_or_default();
@@ -102,7 +103,7 @@ fn described(item: &Item) -> ESHMEntry {
         EntryKind::Bus(_) => 0,
         EntryKind::Leftover(_) => 1,
         EntryKind::Foreign(_) => 2,
-        EntryKind::Unreadable(_) => 3,
+        _ => 3,
     };
     if let EntryKind::Bus(bus) = &item.kind {
         describe_bus(&mut entry, bus);

@@ -103,7 +103,7 @@ pub unsafe extern "C" fn eshm_peek(
 
 fn peek(end: &mut ReadEnd, wait: Option<Duration>) -> Result<(ESHMView, ESHMMessage), Fault> {
     if let Some(wait) = wait {
-        drop(end.reader.peek_timeout(wait)?);
+        end.reader.peek_timeout(wait)?;
     }
     // Finds the message, and with it what was lost before it: an open peek lets nobody ask.
     end.reader.next_len()?;

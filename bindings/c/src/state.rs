@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::time::{Duration, Instant};
 
-use eshm::{Error, Peer, PeerState, RingStats, RoleStats, Stats};
+use eshm::{Error, Peer, PeerState, RingStats, Stats};
 
 use crate::bus::{ESHMHandle, Open};
 use crate::fault::Fault;
@@ -14,21 +14,17 @@ use crate::types::{self, ESHMPeer, ESHMRingStats, ESHMRoleState, ESHMStatsEx};
 /// How often a peer that is awaited is looked for.
 const LOOK: Duration = Duration::from_millis(1);
 
-fn role_state(state: PeerState, pid: u32, epoch: u64, beats: u64, progress: u64) -> ESHMRoleState {
-    let (state, silent) = types::state_number(state);
-    let silent_us = u64::try_from(silent.as_micros()).unwrap_or(u64::MAX);
-    ESHMRoleState { state, pid, epoch, beats, progress, silent_us }
-}
-
-impl From<&RoleStats> for ESHMRoleState {
-    fn from(role: &RoleStats) -> Self {
-        role_state(role.state, role.pid, role.epoch, role.beats, role.progress)
-    }
-}
-
 impl From<&Peer> for ESHMRoleState {
     fn from(peer: &Peer) -> Self {
-        role_state(peer.state, peer.pid, peer.epoch, peer.beats, peer.progress)
+        let (state, silent) = types::state_number(peer.state);
+        ESHMRoleState {
+            state,
+            pid: peer.pid,
+            epoch: peer.epoch,
+            beats: peer.beats,
+            progress: peer.progress,
+            silent_us: u64::try_from(silent.as_micros()).unwrap_or(u64::MAX),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::time::Duration;
 
-use eshm::{Error, PeerState, Role, Takeover};
+use eshm::{Error, Options, PeerState, Role, Takeover};
 
 use crate::bus::{ESHMHandle, Open, Shown};
 use crate::fault::{BUFFER_TOO_SMALL, Fault};
@@ -14,6 +14,8 @@ use crate::types::{self, ESHMConfig, ESHMStats};
 
 /// `ESHM_MAX_DATA_SIZE`: the most that `eshm_write` takes, whatever the geometry.
 const MAX_DATA_SIZE: usize = 4096;
+/// How often an AUTO looks again when the master comes and goes at the same time.
+const ROUNDS: u32 = 100;
 /// How long `eshm_read` waits.
 const READ_TIMEOUT_MS: u32 = 1000;
 
@@ -90,13 +92,9 @@ pub unsafe extern "C" fn eshm_init(config: *const ESHMConfig) -> *mut ESHMHandle
 
 fn init(config: &ESHMConfig, name: &str) -> Result<*mut ESHMHandle, Fault> {
     let role = types::role(config.role)?;
-    // A master takes over whoever held the role; the others only who does not answer any more.
-    let takeover = if role == Role::Master { Takeover::Always } else { Takeover::Hung };
     let stale_after = milliseconds(config.stale_threshold_ms, 100);
     let mut options = options_named(name, None);
     options
-        .role(role)
-        .takeover(takeover)
         .on_disconnect(types::disconnect(config.disconnect_behavior)?)
         .stale_after(stale_after)
         .reconnect_wait(Duration::from_millis(config.reconnect_wait_ms.into()))
@@ -104,7 +102,31 @@ fn init(config: &ESHMConfig, name: &str) -> Result<*mut ESHMHandle, Fault> {
         .reconnect_attempts(config.max_reconnect_attempts)
         .auto_cleanup(config.auto_cleanup != 0)
         .background(config.use_threads != 0);
+    match role {
+        // Takes over whoever held the role.
+        Role::Master => options.role(role).takeover(Takeover::Always),
+        // Only from one who does not answer any more.
+        Role::Slave => options.role(role).takeover(Takeover::Hung),
+        Role::Auto => return init_either(&mut options, stale_after),
+    };
     crate::open::open(&options, stale_after)
+}
+
+/// Master if nobody is, where a master that hangs is nobody, else slave.
+fn init_either(options: &mut Options, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
+    options.takeover(Takeover::Hung);
+    for _ in 0..ROUNDS {
+        match crate::open::open(options.role(Role::Master), stale_after) {
+            Err(Fault::Eshm(Error::RoleTaken { .. })) => {}
+            done => return done,
+        }
+        match crate::open::open(options.role(Role::Slave), stale_after) {
+            // The master left in between.
+            Err(Fault::Eshm(Error::NotFound { .. })) => {}
+            done => return done,
+        }
+    }
+    Err(Fault::Eshm(Error::Timeout))
 }
 
 /// `eshm_destroy`

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 
-use eshm::{Claim, Endpoint, Error, Peek, Reader, Role, Watch, Writer};
+use eshm::{Claim, Direction, Endpoint, Error, Geometry, Peek, Reader, Role, Watch, Writer};
 
 use crate::fault::Fault;
 use crate::seat::{Awaited, Seat};
@@ -37,6 +37,8 @@ pub struct Shown {
     pub watch: Watch,
     /// The role that was got.
     pub role: Role,
+    /// The shapes of the directions; a segment keeps them for life.
+    geometry: [Geometry; 2],
     /// The threshold that was asked for.
     pub stale_after_ms: u32,
     /// The beats of master and slave when this handle asked last.
@@ -44,6 +46,12 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// The shape of one direction.
+    #[must_use]
+    pub fn geometry(&self, direction: Direction) -> Geometry {
+        self.geometry[direction as usize]
+    }
+
     /// How many beats there were since the last time, of master and slave.
     #[must_use]
     pub fn beats_since(&self, now: [u64; 2]) -> [u64; 2] {
@@ -250,6 +258,7 @@ pub fn publish(endpoint: Endpoint, stale_after: Duration) -> Result<*mut ESHMHan
     let shown = Shown {
         watch,
         role,
+        geometry: Direction::BOTH.map(|direction| endpoint.geometry(direction)),
         stale_after_ms: u32::try_from(stale_after.as_millis()).unwrap_or(u32::MAX),
         beats_seen: [stats.master.beats, stats.slave.beats].map(AtomicU64::new),
     };

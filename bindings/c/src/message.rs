@@ -114,7 +114,7 @@ pub unsafe extern "C" fn eshm_max_message(handle: *mut ESHMHandle, size: *mut us
         // SAFETY: as the caller promises.
         let size = unsafe { out(size)? };
         *size = open
-            .with_shown(|shown| shown.watch.geometry(shown.role.writes()).max_message())?;
+            .with_shown(|shown| shown.geometry(shown.role.writes()).max_message())?;
         Ok(())
     })
 }
@@ -230,7 +230,7 @@ pub unsafe extern "C" fn eshm_get_geometry(
         // SAFETY: as the caller promises.
         let geometry = unsafe { out(geometry)? };
         let direction = types::direction(direction)?;
-        *geometry = open.with_shown(|shown| shown.watch.geometry(direction).into())?;
+        *geometry = open.with_shown(|shown| shown.geometry(direction).into())?;
         Ok(())
     })
 }

@@ -28,7 +28,9 @@ pub unsafe fn given<'a>(data: *const c_void, size: usize) -> Result<&'a [u8], Fa
     match (data.is_null(), size) {
         (_, 0) => Ok(&[]),
         (true, _) => Err(Fault::Param("data is NULL, its size is not 0")),
-        (_, size) if size > isize::MAX as usize => Err(Fault::Param("size is no size of an object")),
+        (_, size) if size > isize::MAX as usize => {
+            Err(Fault::Param("size is no size of an object"))
+        }
         // SAFETY: as the caller promises, and neither NULL nor too long.
         (false, size) => Ok(unsafe { std::slice::from_raw_parts(data.cast(), size) }),
     }
@@ -228,7 +230,8 @@ unsafe fn read(
 #[unsafe(no_mangle)]
 pub extern "C" fn eshm_update_heartbeat(handle: *mut ESHMHandle) -> c_int {
     status(|| {
-        let beaten = Open::find(handle).and_then(|open| open.with_shown(|shown| shown.watch.beat()));
+        let beaten =
+            Open::find(handle).and_then(|open| open.with_shown(|shown| shown.watch.beat()));
         beaten.map_err(|_| Fault::NoHeart)
     })
 }

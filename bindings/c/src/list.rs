@@ -98,7 +98,8 @@ pub unsafe extern "C" fn eshm_list_get(
 
 fn described(item: &Item) -> ESHMEntry {
     let mut entry = empty();
-    (entry.name, entry.path, entry.why) = (item.name.as_ptr(), item.path.as_ptr(), item.why.as_ptr());
+    (entry.name, entry.path, entry.why) =
+        (item.name.as_ptr(), item.path.as_ptr(), item.why.as_ptr());
     entry.kind = match &item.kind {
         EntryKind::Bus(_) => 0,
         EntryKind::Leftover(_) => 1,
@@ -163,11 +164,7 @@ pub extern "C" fn eshm_list_close(list: *mut ESHMList) -> c_int {
 ///
 /// `name` and `path` are NULL or texts of C.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn eshm_remove(
-    name: *const c_char,
-    path: *const c_char,
-    force: u8,
-) -> c_int {
+pub unsafe extern "C" fn eshm_remove(name: *const c_char, path: *const c_char, force: u8) -> c_int {
     status(|| {
         // SAFETY: as the caller promises.
         let name = unsafe { string(name, "name is NULL")? };

@@ -113,8 +113,7 @@ pub unsafe extern "C" fn eshm_max_message(handle: *mut ESHMHandle, size: *mut us
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let size = unsafe { out(size)? };
-        *size = open
-            .with_shown(|shown| shown.geometry(shown.role.writes()).max_message())?;
+        *size = open.with_shown(|shown| shown.geometry(shown.role.writes()).max_message())?;
         Ok(())
     })
 }
@@ -141,10 +140,7 @@ pub unsafe extern "C" fn eshm_next_size(handle: *mut ESHMHandle, size: *mut usiz
 ///
 /// `skipped` is NULL or writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn eshm_skip_to_latest(
-    handle: *mut ESHMHandle,
-    skipped: *mut u64,
-) -> c_int {
+pub unsafe extern "C" fn eshm_skip_to_latest(handle: *mut ESHMHandle, skipped: *mut u64) -> c_int {
     status(|| {
         let open = Open::find(handle)?;
         let count =

@@ -31,9 +31,8 @@ pub unsafe extern "C" fn eshm_claim(
         // SAFETY: as the caller promises.
         let place = unsafe { out(place)? };
         *place = std::ptr::null_mut();
-        *place = with_time(&open.writer, open.key(), timeout_ms, |end, wait| {
-            claim(end, size, wait)
-        })?;
+        *place =
+            with_time(&open.writer, open.key(), timeout_ms, |end, wait| claim(end, size, wait))?;
         Ok(())
     })
 }
@@ -93,8 +92,7 @@ pub unsafe extern "C" fn eshm_peek(
         // SAFETY: as the caller promises.
         let view = unsafe { out(view)? };
         *view = ESHMView { data: std::ptr::null(), size: 0 };
-        let (seen, told) =
-            with_time(&open.reader, open.key(), timeout_ms, peek)?;
+        let (seen, told) = with_time(&open.reader, open.key(), timeout_ms, peek)?;
         *view = seen;
         // SAFETY: as the caller promises.
         unsafe { write_if_wanted(message, &told) }

@@ -47,7 +47,10 @@ impl<V> Seat<V> {
     pub fn fill(&self, value: V) -> Result<(), Fault> {
         self.turn.renew();
         // Held against a call on a stale handle of this slot, which looks at nothing but the turn.
-        let _held = self.turn.enter(|| Patience::Endless).map_err(|denied| explain(denied, Error::Timeout))?;
+        let _held = self
+            .turn
+            .enter(|| Patience::Endless)
+            .map_err(|denied| explain(denied, Error::Timeout))?;
         // SAFETY: the turn is held.
         unsafe { *self.value.get() = Some(value) };
         Ok(())

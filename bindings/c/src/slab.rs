@@ -209,7 +209,8 @@ mod tests {
         let local = 0_u64;
         let open = SLAB.reserve().expect("a free slot").publish();
         assert!(SLAB.find(open).is_some());
-        for foreign in [0, 1, 2, 16, usize::MAX, ptr::from_ref(&local).addr(), open ^ 48, open + 1] {
+        for foreign in [0, 1, 2, 16, usize::MAX, ptr::from_ref(&local).addr(), open ^ 48, open + 1]
+        {
             assert!(SLAB.find(foreign).is_none(), "{foreign:#x}");
         }
         let (first, second) = (SLAB.find(open).expect("open"), SLAB.find(open).expect("open"));

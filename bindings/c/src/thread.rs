@@ -5,7 +5,7 @@
 //! thread that ended leaves its own to the next thread whose control block lies at the same place.
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 /// The kinds of turns; a thread is inside at most one of each kind by way of its record.
 pub const KINDS: usize = 2;

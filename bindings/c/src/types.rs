@@ -279,3 +279,55 @@ impl<T: Copy, const N: usize> At<T> for [T; N] {
         usize::try_from(number).ok().and_then(|index| self.get(index)).copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same lines as `tests/c/table.c` prints for structs and their fields.
+    macro_rules! table {
+        ($($type:ident { $($field:ident)* })*) => {{
+            let mut lines = Vec::new();
+            $(
+                lines.push(format!("{} {}", stringify!($type), size_of::<$type>()));
+                $(
+                    let size = field_size(|value: &$type| &raw const value.$field);
+                    let offset = std::mem::offset_of!($type, $field);
+                    let (of, field) = (stringify!($type), stringify!($field));
+                    lines.push(format!("{of}.{field} {offset} {size}"));
+                )*
+            )*
+            lines
+        }};
+    }
+
+    fn field_size<T, F>(_: impl Fn(&T) -> *const F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn structs_lie_as_in_c() {
+        let ours = table! {
+            ESHMConfig { shm_name role disconnect_behavior stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts auto_cleanup use_threads }
+            ESHMStats { master_heartbeat slave_heartbeat master_pid slave_pid master_alive slave_alive stale_threshold master_heartbeat_delta slave_heartbeat_delta m2s_write_count m2s_read_count s2m_write_count s2m_read_count }
+            ESHMMessageId { epoch number }
+            ESHMView { data size }
+            ESHMGeometry { frames frame_size overflow }
+            ESHMOptions { struct_size name directory role takeover disconnect_behavior wait master_to_slave slave_to_master heartbeat_interval_us stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts mode auto_cleanup use_threads prefault lock_memory huge_pages guard_sigbus reserved }
+            ESHMMessage { struct_size size id lost }
+            ESHMRoleState { state pid epoch beats progress silent_us }
+            ESHMPeer { struct_size peer }
+            ESHMRingStats { written read bytes backlog backlog_frames frames high_water times_full lost reader_parks reader_wakes writer_parks writer_wakes }
+            ESHMStatsEx { struct_size master slave master_to_slave slave_to_master }
+            ESHMEntry { struct_size name path why kind state size mode uid created_ns generation master_to_slave slave_to_master master slave master_to_slave_stats slave_to_master_stats }
+        };
+        let theirs: Vec<_> = include_str!("../tests/layout.txt")
+            .lines()
+            .filter(|line| {
+                let name = line.split(['.', ' ']).next().unwrap_or_default();
+                line.contains('.') || ours.iter().any(|ours| ours.starts_with(&format!("{name} ")))
+            })
+            .collect();
+        assert_eq!(ours, theirs);
+    }
+}

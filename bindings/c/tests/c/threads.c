@@ -284,8 +284,8 @@ static void *interrupt(void *with)
 {
     pthread_t other = *(pthread_t *)with;
     while (refused < 3) {
-        pthread_kill(other, SIGUSR1);
         int seen = handled;
+        pthread_kill(other, SIGUSR1);
         EVENTUALLY(handled != seen || refused >= 3);
     }
     EQUAL(eshm_write(in_handler, "unused", 6), ESHM_SUCCESS);

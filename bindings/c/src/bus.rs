@@ -11,6 +11,7 @@ use eshm::{Claim, Direction, Endpoint, Error, Geometry, Peek, Reader, Role, Watc
 use crate::fault::Fault;
 use crate::seat::{Awaited, Seat};
 use crate::slab::{Found, Key, Reserved, Slab};
+use crate::thread::Kind;
 use crate::turn::Denied;
 
 /// What a program holds a pointer to; nothing is ever there.
@@ -23,6 +24,7 @@ pub struct ESHMHandle {
 pub static BUSES: Slab<Bus> = Slab::new(1, Bus::fresh);
 
 /// One open bus, or the place for one.
+#[repr(C)]
 pub struct Bus {
     /// The half that writes.
     pub writer: Seat<WriteEnd>,
@@ -232,7 +234,11 @@ impl Open {
 
 impl Bus {
     fn fresh() -> Bus {
-        Bus { writer: Seat::new(0), reader: Seat::new(1), shown: RwLock::new(None) }
+        Bus {
+            writer: Seat::new(Kind::Writing),
+            reader: Seat::new(Kind::Reading),
+            shown: RwLock::new(None),
+        }
     }
 
     fn leave(&self) -> Result<(), Denied> {

@@ -13,6 +13,7 @@ use crate::open::{DIRECTORY, directory};
 use crate::seat::Seat;
 use crate::sized;
 use crate::slab::{Found, Slab};
+use crate::thread::Kind;
 use crate::types::{ESHMEntry, ESHMGeometry, ESHMRingStats, ESHMRoleState};
 
 /// What a program holds a pointer to; nothing is ever there.
@@ -21,7 +22,7 @@ pub struct ESHMList {
     _nothing: [u8; 0],
 }
 
-static LISTS: Slab<Seat<Vec<Item>>> = Slab::new(3, || Seat::new(1));
+static LISTS: Slab<Seat<Vec<Item>>> = Slab::new(3, || Seat::new(Kind::Reading));
 
 /// One file, with its texts as C wants them.
 struct Item {

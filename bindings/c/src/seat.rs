@@ -11,6 +11,7 @@ use eshm::Error;
 
 use crate::fault::Fault;
 use crate::slab::Key;
+use crate::thread::Kind;
 use crate::turn::{Denied, Held, Patience, Turn};
 
 /// The longest that a call waits without looking whether its handle is still open.
@@ -21,9 +22,10 @@ const COURTESY: Duration = Duration::from_micros(200);
 const FOREVER: u32 = u32::MAX;
 
 /// A value and the turns at it.
+#[repr(C)]
 pub struct Seat<V> {
-    turn: Turn,
     value: UnsafeCell<Option<V>>,
+    turn: Turn,
 }
 
 // SAFETY: the value is reached only through `Seated`, which is had by one thread at a time; it
@@ -39,8 +41,8 @@ pub struct Seated<'a, V> {
 impl<V> Seat<V> {
     /// An empty seat whose turn is of this kind.
     #[must_use]
-    pub const fn new(kind: usize) -> Self {
-        Seat { turn: Turn::new(kind), value: UnsafeCell::new(None) }
+    pub const fn new(kind: Kind) -> Self {
+        Seat { value: UnsafeCell::new(None), turn: Turn::new(kind) }
     }
 
     /// Puts a value in. Only by who has the slot of this seat for itself.

@@ -29,7 +29,8 @@ const _: () = assert!(CHUNK * CHUNKS == 1 << SLOT_BITS);
 const FREE: usize = 1;
 const CHANGING: usize = 2;
 
-/// The place of one handle.
+/// The place of one handle. What every call looks at comes first.
+#[repr(C, align(64))]
 pub struct Slot<B> {
     /// The valid handle, or one of the states above.
     seal: AtomicUsize,

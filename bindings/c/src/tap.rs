@@ -12,6 +12,7 @@ use crate::open::{given, options_named};
 use crate::seat::{Awaited, Seat, with_time};
 use crate::sized::write_if_wanted;
 use crate::slab::{Found, Slab};
+use crate::thread::Kind;
 use crate::turn::Denied;
 use crate::types::{self, ESHMMessage, ESHMOptions};
 
@@ -21,7 +22,7 @@ pub struct ESHMTap {
     _nothing: [u8; 0],
 }
 
-static TAPS: Slab<Seat<TapEnd>> = Slab::new(2, || Seat::new(1));
+static TAPS: Slab<Seat<TapEnd>> = Slab::new(2, || Seat::new(Kind::Reading));
 
 struct TapEnd(Tap);
 

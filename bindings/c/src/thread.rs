@@ -1,23 +1,31 @@
 //! Which thread is calling, told in one instruction, and what it says about itself.
 //!
-//! Every thread that was given a turn for itself (see [`crate::turn`]) has a [`Record`]: where it
-//! says which turn it is using. Records are never freed, so that a reader of one needs no care; a
+//! Every thread that was given a turn for itself (see [`crate::turn`]) has a [`Record`] for turns of
+//! that kind: where it says which one it is using. Records are never freed, so that a reader of one needs no care; a
 //! thread that ended leaves its own to the next thread whose control block lies at the same place.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
-/// The kinds of turns; a thread is inside at most one of each kind by way of its record.
-pub const KINDS: usize = 2;
+/// The kinds of turns; a thread is inside at most one of each by way of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// At a half that writes.
+    Writing,
+    /// At anything else.
+    Reading,
+}
 
-/// What one thread says about itself.
+/// What one thread says about itself. Written at every call, so on cache lines of its own.
+#[repr(align(128))]
 pub struct Record {
     /// Whose record this is, as [`current`] tells it.
     pub thread: usize,
     /// The process it was written in: a forked child inherits what the parent's threads said.
     process: AtomicU32,
-    /// The turn that the thread is using of each kind; 0: none. Others wait on it (futex).
-    pub inside: [AtomicU32; KINDS],
+    /// The turn that the thread is using; 0: none. Others wait on it (futex).
+    pub inside: AtomicU32,
+    kind: Kind,
     next: *const Record,
 }
 
@@ -57,24 +65,24 @@ pub fn current() -> usize {
     }
 }
 
-/// The calling thread's record, made if there is none.
+/// The calling thread's record for turns of a kind, made if there is none.
 #[must_use]
-pub fn record() -> &'static Record {
+pub fn record(kind: Kind) -> &'static Record {
     let me = current();
     let process = std::process::id();
-    let record = find(me).unwrap_or_else(|| add(me, process));
+    let record = find(me, kind).unwrap_or_else(|| add(me, kind, process));
     if record.process.swap(process, Ordering::Relaxed) != process {
         // After a fork: whatever the parent's thread was inside of, this one is not.
-        record.inside.iter().for_each(|inside| inside.store(0, Ordering::Relaxed));
+        record.inside.store(0, Ordering::Relaxed);
     }
     record
 }
 
-fn find(thread: usize) -> Option<&'static Record> {
+fn find(thread: usize, kind: Kind) -> Option<&'static Record> {
     let mut next: *const Record = RECORDS.load(Ordering::Acquire);
     // SAFETY: records are published whole (acquire, pairs with `add`) and never freed.
     while let Some(record) = unsafe { next.as_ref() } {
-        if record.thread == thread {
+        if record.thread == thread && record.kind == kind {
             return Some(record);
         }
         next = record.next;
@@ -82,9 +90,10 @@ fn find(thread: usize) -> Option<&'static Record> {
     None
 }
 
-fn add(thread: usize, process: u32) -> &'static Record {
-    let inside = [const { AtomicU32::new(0) }; KINDS];
-    let record = Record { thread, process: AtomicU32::new(process), inside, next: ptr::null() };
+fn add(thread: usize, kind: Kind, process: u32) -> &'static Record {
+    let inside = AtomicU32::new(0);
+    let process = AtomicU32::new(process);
+    let record = Record { thread, inside, kind, process, next: ptr::null() };
     let record = Box::into_raw(Box::new(record));
     let mut head = RECORDS.load(Ordering::Relaxed);
     loop {
@@ -136,9 +145,10 @@ mod tests {
 
     #[test]
     fn threads_differ_and_keep_their_record() {
-        let mine = record();
+        let mine = record(Kind::Writing);
         assert_eq!(mine.thread, current());
-        assert!(ptr::eq(mine, record()));
+        assert!(ptr::eq(mine, record(Kind::Writing)));
+        assert!(!ptr::eq(mine, record(Kind::Reading)));
         let other = std::thread::spawn(current).join().expect("the thread ends");
         assert_ne!(other, current());
     }

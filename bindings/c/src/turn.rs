@@ -25,7 +25,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use std::time::{Duration, Instant};
 
-use crate::thread::{self, Record};
+use crate::thread::{self, Kind, Record};
 
 /// How often a thread comes alone before the turn is made its own, the first time.
 const FIRST_PRICE: u32 = 16;
@@ -56,11 +56,12 @@ pub enum Denied {
     Forked,
 }
 
-/// One thing that threads take turns at.
+/// One thing that threads take turns at. What its owner looks at comes first.
+#[repr(C)]
 pub struct Turn {
-    kind: usize,
-    id: AtomicU32,
     owner: AtomicPtr<Record>,
+    id: AtomicU32,
+    kind: Kind,
     word: AtomicU32,
     holder: AtomicUsize,
     /// The holder waits for something that may take long.
@@ -81,9 +82,9 @@ pub struct Held<'a> {
 }
 
 impl Turn {
-    /// A turn of one of the kinds of [`thread::KINDS`].
+    /// A turn of a kind.
     #[must_use]
-    pub const fn new(kind: usize) -> Self {
+    pub const fn new(kind: Kind) -> Self {
         Turn {
             kind,
             id: AtomicU32::new(0),
@@ -123,16 +124,16 @@ impl Turn {
     }
 
     /// Takes the turn.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self, patience: impl FnOnce() -> Patience) -> Result<Held<'_>, Denied> {
         let owner = self.owner.load(Ordering::Relaxed);
         // SAFETY: records are never freed, and what is read here never changes. The record was
         // made by this thread, or `thread` differs; so no ordering is needed.
         if let Some(record) = unsafe { NonNull::new(owner).map(|record| record.as_ref()) }
             && record.thread == thread::current()
-            && record.inside[self.kind].load(Ordering::Relaxed) == 0
+            && record.inside.load(Ordering::Relaxed) == 0
         {
-            record.inside[self.kind].store(self.id.load(Ordering::Relaxed), Ordering::Relaxed);
+            record.inside.store(self.id.load(Ordering::Relaxed), Ordering::Relaxed);
             // Light side, pairs with `revoke`: said that I am inside, then look.
             compiler_fence(Ordering::SeqCst);
             if self.owner.load(Ordering::Relaxed) == owner {
@@ -143,14 +144,14 @@ impl Turn {
         self.enter_locked(patience())
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave_owned(&self, record: &'static Record) {
         // Release: what was done inside is seen by who waits for this (`outlast`).
-        record.inside[self.kind].store(0, Ordering::Release);
+        record.inside.store(0, Ordering::Release);
         // Light side, pairs with `revoke`: said that I am out, then look.
         compiler_fence(Ordering::SeqCst);
         if !ptr::eq(self.owner.load(Ordering::Relaxed), record) {
-            wake_all(&record.inside[self.kind]);
+            wake_all(&record.inside);
         }
     }
 
@@ -192,7 +193,7 @@ impl Turn {
 
     /// Waits until the former owner is out.
     fn outlast(&self, record: &'static Record, patience: Patience) -> Result<(), Denied> {
-        let (inside, id) = (&record.inside[self.kind], self.id.load(Ordering::Relaxed));
+        let (inside, id) = (&record.inside, self.id.load(Ordering::Relaxed));
         let mut tries = 0;
         // Acquire: pairs with `leave_owned`.
         while inside.load(Ordering::Acquire) == id {
@@ -258,6 +259,8 @@ impl Turn {
         Ok(())
     }
 
+    #[cold]
+    #[inline(never)]
     fn unlock(&self) {
         self.reward();
         self.holder.store(0, Ordering::Relaxed);
@@ -278,7 +281,7 @@ impl Turn {
         self.streak.store(streak, Ordering::Relaxed);
         if streak >= self.price.load(Ordering::Relaxed) && thread::has_barrier() {
             self.streak.store(0, Ordering::Relaxed);
-            let record = ptr::from_ref(thread::record()).cast_mut();
+            let record = ptr::from_ref(thread::record(self.kind)).cast_mut();
             self.owner.store(record, Ordering::Relaxed);
         }
     }
@@ -313,7 +316,7 @@ impl Held<'_> {
 }
 
 impl Drop for Held<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         match self.record {
             Some(record) => self.turn.leave_owned(record),
@@ -350,7 +353,8 @@ mod tests {
 
     impl Counter {
         fn new() -> &'static Counter {
-            let counter = Box::leak(Box::new(Counter(Turn::new(0), UnsafeCell::new((0, 0)))));
+            let counter =
+                Box::leak(Box::new(Counter(Turn::new(Kind::Writing), UnsafeCell::new((0, 0)))));
             counter.0.renew();
             counter
         }

@@ -135,7 +135,8 @@ fn remove_ipc(settings: Option<&str>, uid: u32) -> Finding {
         );
     };
     let mut values = settings.lines().filter_map(|line| line.trim().strip_prefix("RemoveIPC="));
-    let on = values.next_back().is_none_or(|value| matches!(value.trim(), "yes" | "true" | "1" | "on"));
+    let on =
+        values.next_back().is_none_or(|value| matches!(value.trim(), "yes" | "true" | "1" | "on"));
     if !on {
         return Finding::good("RemoveIPC", "off: segments outlive a logout");
     }

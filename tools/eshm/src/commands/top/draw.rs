@@ -127,10 +127,18 @@ fn overview(frame: &mut Frame<'_>, model: &Model, theme: Theme, area: Rect) {
     ];
     let rows = model.rows().iter().map(|row| overview_row(row, theme));
     let table = Table::new(rows, widths)
-        .header(TableRow::new(head).style(theme.bold().add_modifier(Modifier::UNDERLINED)))
+        .header(
+            TableRow::new(head.map(heading)).style(theme.bold().add_modifier(Modifier::UNDERLINED)),
+        )
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut state = TableState::new().with_selected(Some(model.selected()));
     frame.render_stateful_widget(table, area, &mut state);
+}
+
+/// Names of numbers stand above their last digit.
+fn heading(name: &'static str) -> Line<'static> {
+    let number = matches!(name, "m>s" | "s>m" | "unread" | "wait");
+    if number { Line::raw(name).right_aligned() } else { Line::raw(name) }
 }
 
 fn overview_row(row: &Row, theme: Theme) -> TableRow<'static> {
@@ -361,8 +369,8 @@ mod tests {
     fn model() -> Model {
         let mut model = Model::new(None);
         for step in 0..=60 {
-            let busy = snapshot("telemetry", step * 2000, 4096, step * 20).unwrap();
-            let nasty = snapshot("quiet.bus", 0, 0, step).unwrap();
+            let busy = snapshot("telemetry", step * 2000, 4096, step * 20);
+            let nasty = snapshot("quiet.bus", 0, 0, step);
             model.take(Duration::from_millis(step * 20), vec![nasty, busy]);
         }
         model

@@ -23,7 +23,7 @@ pub fn page(results: &Results) -> String {
     body.push_str(&highlights(results));
     body.push_str(&section(
         "Round trips",
-        &format!("A message of {} there and back, from the median out to the slowest in a hundred thousand. Lower is better; both axes are logarithmic.", units::bytes(results.size as u64)),
+        &format!("A message of {} there and back, from the fastest to the slowest in a hundred thousand. Lower is better; both axes are logarithmic.", units::bytes(results.size as u64)),
         &format!("{}{}", curves::draw(&results.latencies), latency_table(results)),
     ));
     body.push_str(&section(

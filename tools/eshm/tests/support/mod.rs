@@ -1,0 +1,225 @@
+//! What the tests of the command share: a directory of segments for each test, and the real
+//! program. Nothing may be left in that directory when a test ends.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// Whatever is waited for must have happened by then, or the test fails.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A directory of segments for one test, in memory, and a directory for its files.
+pub struct Place {
+    segments: TempDir,
+    files: TempDir,
+}
+
+impl Place {
+    /// A new one.
+    pub fn new() -> Place {
+        let segments =
+            tempfile::Builder::new().prefix("eshm-cli-test-").tempdir_in("/dev/shm").unwrap();
+        Place { segments, files: tempfile::tempdir().unwrap() }
+    }
+
+    /// Where the segments are.
+    pub fn dir(&self) -> &Path {
+        self.segments.path()
+    }
+
+    /// The path of a file of the test.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// The program with these arguments, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eshm"));
+        command
+            .args(args)
+            .env("ESHM_DIR", self.dir())
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm-256color");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(self.command(args).output().unwrap())
+    }
+
+    /// Runs the program to its end, with that on its stdin.
+    pub fn feed(&self, args: &[&str], stdin: &[u8]) -> Ran {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let stdin = stdin.to_vec();
+        let writer = std::thread::spawn(move || drop(pipe.write_all(&stdin)));
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        writer.join().unwrap();
+        ran
+    }
+
+    /// Starts the program.
+    pub fn start(&self, args: &[&str]) -> Running {
+        Running(self.command(args).spawn().unwrap())
+    }
+
+    /// Options for a bus of this test.
+    pub fn bus(&self, name: &str) -> eshm::Options {
+        let mut options = eshm::Options::new(name);
+        options.directory(self.dir());
+        options
+    }
+
+    /// What lies in the directory of segments.
+    pub fn left(&self) -> Vec<String> {
+        let files = fs::read_dir(self.dir()).unwrap().flatten();
+        let mut names: Vec<String> =
+            files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Waits until the bus is there and `seen` is true of it.
+    pub fn until(&self, name: &str, seen: impl Fn(&eshm::Snapshot) -> bool) {
+        until(&format!("{name} to be as expected"), || {
+            eshm::inspect_in(self.dir(), name).is_ok_and(|now| seen(&now))
+        });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.left(), [] as [String; 0], "the test left something behind");
+        }
+    }
+}
+
+/// Waits until something is true; it is looked at again and again.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < LIMIT, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A process that runs; dropped, it is killed.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Kills it as SIGKILL does, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Waits for its end, which must come by itself.
+    pub fn end(mut self) -> Ran {
+        let mut child = std::mem::replace(&mut self.0, Command::new("true").spawn().unwrap());
+        drop(child.stdin.take());
+        let pid = child.id();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(child.wait_with_output()));
+        match ended.recv_timeout(LIMIT) {
+            Ok(output) => Ran::of(output.unwrap()),
+            Err(_) => {
+                let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+                panic!("the program does not end");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The exit code; 128 + N for signal N, as in a shell.
+    pub code: i32,
+    /// Data.
+    pub stdout: Vec<u8>,
+    /// Talk.
+    pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Ran {
+        use std::os::unix::process::ExitStatusExt;
+        let code =
+            output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+        Ran {
+            code,
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The same, if it went well.
+    pub fn ok(self) -> Ran {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.text(), self.stderr);
+        self
+    }
+
+    /// The same, if it ended with that code.
+    pub fn code(self, code: i32) -> Ran {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.text(), self.stderr);
+        self
+    }
+
+    /// Its data as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Its data as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// Its data as JSON, an object a line.
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// Compares line by line, with pids and ages made equal.
+#[track_caller]
+pub fn same(shown: &str, expected: &str) {
+    let shown = plain_pids(shown);
+    assert_eq!(shown.trim_end(), expected.trim_end(), "\nshown:\n{shown}\nexpected:\n{expected}");
+}
+
+/// This process's pid, wherever it stands, as PID.
+fn plain_pids(text: &str) -> String {
+    let pid = std::process::id().to_string();
+    // Columns are as wide as the pid, so a stand-in of the same width keeps them.
+    let stand_in: String = "PPPPPPPPPP".chars().take(pid.len()).collect();
+    text.replace(&pid, &stand_in)
+}

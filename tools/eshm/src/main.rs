@@ -10,7 +10,6 @@ mod children;
 mod clock;
 mod commands;
 mod exit;
-mod liveness;
 mod machine;
 mod open;
 mod output;

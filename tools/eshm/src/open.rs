@@ -1,10 +1,10 @@
 //! Opening a bus as the command line says.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use eshm::{Disconnect, Endpoint, Error, Options, Role, Snapshot, Takeover, Wait};
+use eshm::{Disconnect, Endpoint, Error, Options, Role, Takeover, Wait};
 use tracing::{debug, info};
 
 use crate::exit::{Failure, Outcome};
@@ -171,9 +171,4 @@ pub fn wait_open(
         }
         stop.sleep(SLICE)?;
     }
-}
-
-/// One look at a segment.
-pub fn inspect(directory: &Path, name: &str) -> eshm::Result<Snapshot> {
-    eshm::inspect_in(directory, name)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eshm::{Entry, EntryKind, PeerState, RoleStats, Snapshot};
+use eshm::{Entry, EntryKind, Peer, PeerState, Snapshot};
 use serde_json::json;
 
 use crate::commands::send;
@@ -68,6 +68,7 @@ impl Args {
             EntryKind::Leftover(why) => (true, why.to_string()),
             EntryKind::Foreign(why) => (false, format!("foreign: {why}")),
             EntryKind::Unreadable(error) => (false, error.to_string()),
+            _ => return None,
         };
         Some(Finding { name: entry.name.clone(), path: entry.path.clone(), remove, why })
     }
@@ -137,10 +138,10 @@ impl Args {
     }
 }
 
-fn last_seen(role: &RoleStats) -> String {
+fn last_seen(role: &Peer) -> String {
     match role.state {
         PeerState::Absent => "never there".to_string(),
-        state => format!("{} (pid {})", shown::state_word(state), role.pid),
+        state => format!("{} (pid {})", state, role.pid),
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::io::Write;
 
-use eshm::{Entry, EntryKind, Geometry, Overflow, PeerState, RoleStats, SegmentState, Snapshot};
+use eshm::{Entry, EntryKind, Geometry, Overflow, Peer, PeerState, SegmentState, Snapshot};
 
 use crate::exit::Outcome;
-use crate::liveness;
 use crate::open::Place;
 use crate::output::style::{self, Paint};
 use crate::output::table::{Align, Cell, Table};
@@ -24,7 +23,7 @@ pub struct Args {
 impl Args {
     /// Lists.
     pub fn run(self) -> Outcome {
-        let entries = liveness::list(&self.place.dir)?;
+        let entries = eshm::list_in(&self.place.dir)?;
         let mut out = Out::stdout();
         if self.json {
             let all: Vec<_> = entries.iter().map(json::entry).collect();
@@ -99,10 +98,10 @@ fn shape(snapshot: &Snapshot) -> String {
     }
 }
 
-fn role(role: &RoleStats, paint: Paint) -> Cell {
+fn role(role: &Peer, paint: Paint) -> Cell {
     let text = match role.state {
         PeerState::Absent => "-".to_string(),
-        state => format!("{} {}", role.pid, json::state_word(state)),
+        state => format!("{} {}", role.pid, state),
     };
     Cell::painted(text, |text| match role.state {
         PeerState::Alive => paint.green(text),
@@ -137,7 +136,7 @@ fn oddity(entry: &Entry, paint: Paint) -> String {
         EntryKind::Leftover(why) => ("leftover", why.to_string()),
         EntryKind::Foreign(why) => ("foreign", why.to_string()),
         EntryKind::Unreadable(error) => ("unusable", error.to_string()),
-        EntryKind::Bus(_) => return String::new(),
+        _ => return String::new(),
     };
     let path = escape::bytes(entry.path.as_os_str().as_encoded_bytes());
     format!("{} {path}: {}\n", paint.yellow(format!("{kind:<9}")), escape::bytes(why.as_bytes()))

@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use eshm::{Geometry, PeerState, RingStats, RoleStats, Snapshot};
+use eshm::{Geometry, Peer, PeerState, RingStats, Snapshot};
 use serde_json::Value;
 
 use crate::exit::{Failure, Outcome, USAGE};
-use crate::liveness;
 use crate::open::Place;
 use crate::output::style::{self, Paint};
 use crate::output::{Out, escape, json, units};
@@ -61,7 +60,7 @@ impl Args {
 
     /// Looks once; gives what it saw.
     fn look_since(&self, out: &mut Out, before: Option<Snapshot>) -> Outcome<Snapshot> {
-        let snapshot = liveness::inspect(&self.place.dir, &self.name)?;
+        let snapshot = eshm::inspect_in(&self.place.dir, &self.name)?;
         let text = match &self.field {
             Some(field) => format!("{}\n", pick(&json::segment(&snapshot), field)?),
             None if self.json => format!("{}\n", json::segment(&snapshot)),
@@ -152,13 +151,13 @@ fn short(time: Duration) -> String {
     units::nanos(crate::clock::ns(time))
 }
 
-fn role(role: &RoleStats, paint: Paint) -> String {
+fn role(role: &Peer, paint: Paint) -> String {
     let since = match role.state {
         PeerState::Absent => return paint.dim("nobody yet"),
         PeerState::Hung(silent) => format!(" for {}", short(silent)),
         _ => String::new(),
     };
-    let word = json::state_word(role.state);
+    let word = role.state.name();
     let state = match role.state {
         PeerState::Alive => paint.green(word),
         PeerState::Hung(_) | PeerState::Dead => paint.red(word),

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::commands::recv::as_json;
 use crate::exit::{Failure, Outcome, TIMEOUT, USAGE};
-use crate::open::{self, Place};
+use crate::open::Place;
 use crate::output::style::{self, Paint};
 use crate::output::{Out, escape, hexdump, units};
 use crate::parse;
@@ -150,7 +150,7 @@ impl Args {
     /// Nothing is there now. False when nobody is left who could send.
     fn wait(&self, taps: &mut [Tap]) -> Outcome<bool> {
         std::thread::sleep(Duration::from_millis(if taps.len() > 1 { 1 } else { 2 }));
-        let snapshot = match open::inspect(&self.place.dir, &self.name) {
+        let snapshot = match eshm::inspect_in(&self.place.dir, &self.name) {
             Ok(snapshot) => snapshot,
             Err(Error::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),

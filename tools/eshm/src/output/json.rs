@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use eshm::{
-    Entry, EntryKind, Geometry, Overflow, PeerState, RingStats, RoleStats, SegmentState, Snapshot,
+    Entry, EntryKind, Geometry, Overflow, Peer, PeerState, RingStats, SegmentState, Snapshot,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ pub fn entry(entry: &Entry) -> Value {
         EntryKind::Leftover(why) => odd("leftover", why.to_string()),
         EntryKind::Foreign(why) => odd("foreign", why.to_string()),
         EntryKind::Unreadable(error) => odd("unreadable", error.to_string()),
+        _ => odd("unknown", String::new()),
     }
 }
 
@@ -43,13 +44,13 @@ pub fn segment(snapshot: &Snapshot) -> Value {
 }
 
 /// One side of a segment.
-pub fn role(role: &RoleStats) -> Value {
+pub fn role(role: &Peer) -> Value {
     let silent_ms = match role.state {
         PeerState::Hung(silent) => Some(silent.as_millis()),
         _ => None,
     };
     json!({
-        "state": state_word(role.state),
+        "state": role.state.name(),
         "pid": role.pid,
         "epoch": role.epoch,
         "beats": role.beats,
@@ -77,17 +78,6 @@ fn ring(geometry: Geometry, ring: &RingStats) -> Value {
         "writer_parks": ring.writer_parks,
         "writer_wakes": ring.writer_wakes,
     })
-}
-
-/// The word for a role's state, the same in tables and in JSON.
-pub fn state_word(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Absent => "absent",
-        PeerState::Alive => "alive",
-        PeerState::Hung(_) => "hung",
-        PeerState::Dead => "dead",
-        PeerState::Left => "left",
-    }
 }
 
 /// The word for a segment's state.

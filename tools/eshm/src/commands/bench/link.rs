@@ -138,7 +138,9 @@ impl Link for Bus {
         loop {
             match self.endpoint.read_many(batch) {
                 Ok(_) => break,
-                Err(Error::Empty) => drop(self.endpoint.peek_timeout(PATIENCE)?),
+                Err(Error::Empty) => {
+                    let _waiting = self.endpoint.peek_timeout(PATIENCE)?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }

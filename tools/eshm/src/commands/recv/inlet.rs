@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use eshm::{Batch, Endpoint, Error, MessageId, Peek, PeerState};
 
 use crate::exit::{Failure, Outcome, TIMEOUT};
-use crate::output::json;
 use crate::output::progress::Progress;
 use crate::output::units;
 use crate::signals::{SLICE, Stop};
@@ -146,7 +145,7 @@ impl<'a> Inlet<'a> {
         let role = self.bus.role().peer();
         let who = match peer.state {
             PeerState::Absent => format!("no {role} is there yet"),
-            state => format!("the {role} (pid {}) is {}", peer.pid, json::state_word(state)),
+            state => format!("the {role} (pid {}) is {}", peer.pid, state),
         };
         Failure::new(TIMEOUT, format!("no message for {:.1} s: {who}", waited.as_secs_f64()))
             .remedy(format!("start the sender: eshm send {}", self.bus.name()))

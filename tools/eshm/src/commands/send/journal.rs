@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use crate::exit::{FAILED, Failure, Outcome};
-use crate::open::{self, Bus};
+use crate::open::Bus;
 
 use super::input::{Identity, Input};
 
@@ -112,7 +112,7 @@ fn path(directory: &Path, name: &str, role: &str) -> PathBuf {
 }
 
 fn created_ns(bus: &Bus) -> Outcome<u64> {
-    let created = open::inspect(&bus.place.dir, &bus.name)?.created;
+    let created = eshm::inspect_in(&bus.place.dir, &bus.name)?.created;
     Ok(created
         .duration_since(UNIX_EPOCH)
         .ok()

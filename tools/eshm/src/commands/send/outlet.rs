@@ -6,7 +6,7 @@ use eshm::{Claim, Endpoint, Error, PeerState, RingStats, Role};
 
 use crate::exit::{Failure, Outcome, TIMEOUT};
 use crate::output::progress::Progress;
-use crate::output::{json, units};
+use crate::output::units;
 use crate::signals::{SLICE, Stop};
 
 /// After that long a wait a person wants to know what is going on.
@@ -181,7 +181,7 @@ impl<'a> Outlet<'a> {
         let role = self.bus.role().peer();
         match peer.state {
             PeerState::Absent => format!("no {role} is there yet"),
-            state => format!("the {role} (pid {}) is {}", peer.pid, json::state_word(state)),
+            state => format!("the {role} (pid {}) is {}", peer.pid, state),
         }
     }
 }

@@ -229,7 +229,7 @@ fn about(row: &Row, theme: Theme) -> Vec<Line<'static>> {
         ),
     ])];
     for (name, heart) in ["master", "slave"].into_iter().zip(&row.hearts) {
-        let state = Span::styled(json::state_word(heart.state), theme.state(heart.state));
+        let state = Span::styled(heart.state.name(), theme.state(heart.state));
         let rest = match heart.state {
             PeerState::Absent => String::new(),
             _ => format!(", pid {}, epoch {}, {:.0} beats/s", heart.pid, heart.epoch, heart.rate),

@@ -15,7 +15,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use crate::exit::{Failure, Outcome, USAGE};
-use crate::open::{self, Place};
+use crate::open::Place;
 use crate::output::style;
 use crate::parse;
 use crate::signals::Stop;
@@ -104,5 +104,5 @@ fn names(directory: &Path) -> Outcome<Vec<String>> {
 
 /// A look at each; one that has gone meanwhile is left out.
 fn samples(directory: &Path, names: &[String]) -> Vec<Snapshot> {
-    names.iter().filter_map(|name| open::inspect(directory, name).ok()).collect()
+    names.iter().filter_map(|name| eshm::inspect_in(directory, name).ok()).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use eshm::{Direction, Geometry, PeerState, RingStats, RoleStats, Snapshot};
+use eshm::{Direction, Geometry, Peer, PeerState, RingStats, Snapshot};
 use hdrhistogram::Histogram;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -251,7 +251,7 @@ impl Heart {
         }
     }
 
-    fn take(&mut self, now: Duration, role: &RoleStats, stale_after: Duration) {
+    fn take(&mut self, now: Duration, role: &Peer, stale_after: Duration) {
         if role.beats != self.beats || role.epoch != self.epoch {
             if role.epoch != self.epoch {
                 self.since = (now, role.beats);
@@ -265,53 +265,41 @@ impl Heart {
             self.since = (now, role.beats);
         }
         let silent = now.saturating_sub(self.moved_at);
-        let hangs = role.state == PeerState::Alive && silent > stale_after;
+        let hangs = match role.state {
+            PeerState::Alive => silent > stale_after,
+            PeerState::Hung(_) => true,
+            _ => false,
+        };
         (self.pid, self.epoch) = (role.pid, role.epoch);
-        self.state = if hangs { PeerState::Hung(silent) } else { role.state };
+        self.state = if hangs { PeerState::Hung(silent.max(stale_after)) } else { role.state };
     }
 }
 
 #[cfg(test)]
 pub mod tests {
-    use std::time::SystemTime;
+    use std::sync::LazyLock;
 
-    use eshm::{SegmentState, Stats};
+    use eshm::{Options, Role};
 
     use super::*;
     use crate::output::percentiles::Summary;
 
-    /// A bus that a test makes up.
+    /// A bus with figures that a test makes up; all else is that of a real one.
     pub fn snapshot(name: &str, read: u64, backlog: u64, beats: u64) -> Snapshot {
-        let role = |state, pid, beats| RoleStats { state, pid, epoch: 1, beats, progress: 0 };
-        let ring = RingStats {
-            written: read + backlog,
-            read,
-            backlog,
-            backlog_frames: backlog,
-            frames: 8192,
-            high_water: backlog,
-            ..RingStats::default()
-        };
-        Snapshot {
-            name: name.into(),
-            path: format!("/dev/shm/eshm_{name}").into(),
-            size: 1 << 20,
-            mode: 0o600,
-            uid: 0,
-            created: SystemTime::UNIX_EPOCH,
-            generation: 1,
-            state: SegmentState::Live,
-            master_to_slave: Geometry::default(),
-            slave_to_master: Geometry::default(),
-            beat_interval: at(1),
-            stale_after: at(100),
-            stats: Stats {
-                master: role(PeerState::Alive, 4711, beats),
-                slave: role(PeerState::Absent, 0, 0),
-                master_to_slave: ring,
-                slave_to_master: RingStats { frames: 8192, ..RingStats::default() },
-            },
-        }
+        static REAL: LazyLock<Snapshot> = LazyLock::new(|| {
+            let directory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+            let mut options = Options::new("real");
+            let _bus =
+                options.directory(directory.path()).role(Role::Master).open().expect("a bus");
+            eshm::inspect_in(directory.path(), "real").expect("it is there")
+        });
+        let mut snapshot = REAL.clone();
+        snapshot.name = name.into();
+        snapshot.stats.master.beats = beats;
+        let ring = &mut snapshot.stats.master_to_slave;
+        (ring.written, ring.read, ring.backlog) = (read + backlog, read, backlog);
+        (ring.backlog_frames, ring.high_water) = (backlog, backlog);
+        snapshot
     }
 
     fn at(millis: u64) -> Duration {

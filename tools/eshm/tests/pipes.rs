@@ -4,11 +4,10 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::Stdio;
 
 use eshm::{PeerState, Role};
 use nix::sys::signal::Signal;
-use support::{Place, until};
+use support::{Place, Running, until};
 
 /// Bytes without a pattern that a shifted block could hide in.
 fn noise(len: usize) -> Vec<u8> {
@@ -48,9 +47,9 @@ fn each_side_can_have_either_role_and_come_first() {
         assert_eq!(recv.end().ok().text(), "1\n2\n", "{first:?}");
     }
     let place = Place::new();
-    let mut send =
-        place.command(&["send", "a"]).stdin(Stdio::piped()).spawn().map(support::Running).unwrap();
-    send.0.stdin.take().unwrap().write_all(b"1\n2\n").unwrap();
+    let (send, mut stdin) = place.start_fed(&["send", "a"]);
+    stdin.write_all(b"1\n2\n").unwrap();
+    drop(stdin);
     place.until("a", |now| now.stats.master_to_slave.written == 2);
     assert_eq!(place.run(&["recv", "a"]).ok().text(), "1\n2\n");
     send.end().ok();
@@ -148,15 +147,9 @@ fn a_killed_receiver_with_ack_loses_nothing() {
     let place = Place::new();
     let (to, text) = (place.file("to"), numbers(0, 30_000));
     let recv = ["recv", "a", "--ack", "-o", to.to_str().unwrap(), "--append"];
-    let mut send = place
-        .command(&["send", "a", "--rate", "30k"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .map(support::Running)
-        .unwrap();
-    let mut pipe = send.0.stdin.take().unwrap();
+    let (send, mut stdin) = place.start_fed(&["send", "a", "--rate", "30k"]);
     let input = text.clone();
-    let writer = std::thread::spawn(move || pipe.write_all(input.as_bytes()).unwrap());
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()).unwrap());
     for part in 1..4 {
         let receiver = place.start(&recv);
         until("some lines", || fs::read(&to).is_ok_and(|got| got.len() > part * 20_000));
@@ -258,13 +251,7 @@ fn a_message_longer_than_the_ring_names_the_remedy() {
 fn signals_end_both_sides_and_leave_nothing() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let place = Place::new();
-        let mut send = place
-            .command(&["send", "a"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .map(support::Running)
-            .unwrap();
-        let stdin = send.0.stdin.take();
+        let (send, stdin) = place.start_fed(&["send", "a"]);
         let recv = place.start(&["recv", "a"]);
         place.until("a", |now| {
             now.stats.slave.state == PeerState::Alive && now.stats.master.state == PeerState::Alive
@@ -281,15 +268,15 @@ fn signals_end_both_sides_and_leave_nothing() {
 #[test]
 fn a_signal_ends_the_wait_for_a_reader_and_for_a_master() {
     let place = Place::new();
-    let mut send =
-        place.command(&["send", "a"]).stdin(Stdio::piped()).spawn().map(support::Running).unwrap();
-    send.0.stdin.take().unwrap().write_all(b"1\n").unwrap();
+    let (send, mut stdin) = place.start_fed(&["send", "a"]);
+    stdin.write_all(b"1\n").unwrap();
+    drop(stdin);
     place.until("a", |now| now.stats.master_to_slave.written == 1);
     send.signal(Signal::SIGTERM);
     send.end().code(143);
-    let mut recv = place.start(&["recv", "b"]);
+    let mut recv = Running::bare(&mut place.command(&["recv", "b"]));
     let mut said = [0; 5];
-    recv.0.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
+    recv.child.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
     recv.signal(Signal::SIGINT);
     recv.end().code(130);
 }
@@ -298,10 +285,10 @@ fn a_signal_ends_the_wait_for_a_reader_and_for_a_master() {
 fn a_closed_pipe_ends_recv_quietly_and_loses_nothing_that_is_acknowledged() {
     let place = Place::new();
     let _kept = place.feed(&["send", "a", "--keep"], numbers(0, 5000).as_bytes()).ok();
-    let mut recv = place.start(&["recv", "a", "--ack", "--follow"]);
+    let mut recv = Running::bare(&mut place.command(&["recv", "a", "--ack", "--follow"]));
     let mut first = [0; 2];
-    recv.0.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    drop(recv.0.stdout.take());
+    recv.child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    drop(recv.child.stdout.take());
     let ended = recv.end().code(141);
     assert_eq!(ended.stderr, "");
     let left = eshm::inspect_in(place.dir(), "a").unwrap().stats.master_to_slave;
@@ -313,13 +300,7 @@ fn a_closed_pipe_ends_recv_quietly_and_loses_nothing_that_is_acknowledged() {
 fn what_a_sender_did_not_end_is_told_to_the_receiver_of_a_file() {
     let place = Place::new();
     let to = place.file("to");
-    let mut send = place
-        .command(&["send", "a", "--file", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .map(support::Running)
-        .unwrap();
-    let mut stdin = send.0.stdin.take().unwrap();
+    let (send, mut stdin) = place.start_fed(&["send", "a", "--file", "-"]);
     stdin.write_all(&noise(10_000)).unwrap();
     let recv = place.start(&["recv", "a", "--file", to.to_str().unwrap()]);
     until("the part", || fs::metadata(place.file("to.part")).is_ok_and(|about| about.len() > 0));

@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -67,9 +68,16 @@ impl Place {
         ran
     }
 
-    /// Starts the program.
+    /// Starts the program; what it says is collected.
     pub fn start(&self, args: &[&str]) -> Running {
-        Running(self.command(args).spawn().unwrap())
+        Running::of(&mut self.command(args))
+    }
+
+    /// Starts the program with a pipe as its stdin.
+    pub fn start_fed(&self, args: &[&str]) -> (Running, ChildStdin) {
+        let mut running = Running::of(self.command(args).stdin(Stdio::piped()));
+        let stdin = running.child.stdin.take().unwrap();
+        (running, stdin)
     }
 
     /// Options for a bus of this test.
@@ -114,12 +122,28 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// A process that runs; dropped, it is killed.
-pub struct Running(pub Child);
+pub struct Running {
+    /// The process.
+    pub child: Child,
+    said: Vec<JoinHandle<Vec<u8>>>,
+}
 
 impl Running {
+    fn of(command: &mut Command) -> Running {
+        let mut child = command.spawn().unwrap();
+        let said =
+            vec![collect(child.stdout.take().unwrap()), collect(child.stderr.take().unwrap())];
+        Running { child, said }
+    }
+
+    /// One whose pipes the test reads itself.
+    pub fn bare(command: &mut Command) -> Running {
+        Running { child: command.spawn().unwrap(), said: Vec::new() }
+    }
+
     /// Its pid.
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
     /// Sends it a signal.
@@ -129,31 +153,43 @@ impl Running {
 
     /// Kills it as SIGKILL does, and waits until it is gone.
     pub fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Waits for its end, which must come by itself.
     pub fn end(mut self) -> Ran {
-        let mut child = std::mem::replace(&mut self.0, Command::new("true").spawn().unwrap());
-        drop(child.stdin.take());
-        let pid = child.id();
-        let (done, ended) = std::sync::mpsc::channel();
-        std::thread::spawn(move || done.send(child.wait_with_output()));
-        match ended.recv_timeout(LIMIT) {
-            Ok(output) => Ran::of(output.unwrap()),
-            Err(_) => {
-                let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
-                panic!("the program does not end");
-            }
+        drop(self.child.stdin.take());
+        for pipe in [self.child.stdout.take().map(collect), self.child.stderr.take().map(collect)] {
+            self.said.extend(pipe);
         }
+        let mut status = None;
+        until("the end of the program", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let mut said = self.said.drain(..).map(|reader| reader.join().unwrap());
+        let (first, second) = (said.next().unwrap_or_default(), said.next());
+        // With one pipe only, it is that of the errors.
+        let (stdout, stderr) =
+            second.map_or((Vec::new(), first.clone()), |second| (first.clone(), second));
+        Ran::of(Output { status: status.unwrap(), stdout, stderr })
     }
+}
+
+/// Reads a pipe to its end, beside the test.
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -1,8 +1,10 @@
 //! The reading end: waits for messages, notices when no more will come.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use eshm::{Batch, Endpoint, Error, MessageId, Peek, PeerState};
+use tracing::info;
 
 use crate::exit::{Failure, Outcome, TIMEOUT};
 use crate::output::progress::Progress;
@@ -108,6 +110,23 @@ impl<'a> Inlet<'a> {
         let len = message.len() as u64;
         message.release()?;
         self.progress.add(1, len);
+        Ok(())
+    }
+
+    /// Leaves. The last one to leave removes the segment, but not with messages in it: they wait
+    /// for the next receiver.
+    pub fn leave(self, directory: &Path) -> Outcome {
+        let stats = self.bus.stats();
+        let unread = stats.master_to_slave.backlog + stats.slave_to_master.backlog;
+        let name = self.bus.name().to_string();
+        let alone = self.bus.peer().state != PeerState::Alive;
+        self.bus.leave()?;
+        if unread == 0 {
+            // While the sender is there this is refused, and its own leaving will do it.
+            let _ = eshm::remove_in(directory, &name, false);
+        } else if alone {
+            info!("{} left in {name} for the next receiver", units::plural(unread, "message"));
+        }
         Ok(())
     }
 

@@ -16,6 +16,11 @@ use crate::output::{Out, escape, hexdump, units};
 use crate::parse;
 use crate::signals::Stop;
 
+/// When nothing comes, the rings are looked at that often.
+const PAUSE: Duration = Duration::from_millis(1);
+/// And the segment that often, to see whether both sides are gone.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Which messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum From {
@@ -99,7 +104,7 @@ impl Args {
             paint: style::stdout(),
             started: Instant::now(),
         };
-        let (mut shown, mut last) = (0, Instant::now());
+        let (mut shown, mut last, mut looked) = (0, Instant::now(), Instant::now());
         while self.count.is_none_or(|count| shown < count) {
             stop.check()?;
             let mut quiet = true;
@@ -119,9 +124,13 @@ impl Args {
                 if self.timeout.is_some_and(|limit| last.elapsed() >= limit) {
                     return Err(Failure::new(TIMEOUT, "no message came"));
                 }
-                if !self.wait(&mut taps)? {
-                    break;
+                if looked.elapsed() >= LOOK {
+                    looked = Instant::now();
+                    if self.is_over()? {
+                        break;
+                    }
                 }
+                stop.sleep(PAUSE)?;
             }
         }
         viewer.out.flush()?;
@@ -147,20 +156,16 @@ impl Args {
         Ok(taps)
     }
 
-    /// Nothing is there now. False when nobody is left who could send.
-    fn wait(&self, taps: &mut [Tap]) -> Outcome<bool> {
-        std::thread::sleep(Duration::from_millis(if taps.len() > 1 { 1 } else { 2 }));
-        let snapshot = match eshm::inspect_in(&self.place.dir, &self.name) {
-            Ok(snapshot) => snapshot,
-            Err(Error::NotFound { .. }) => return Ok(false),
+    /// Whether nobody is left who could send, and nothing that could be shown.
+    fn is_over(&self) -> Outcome<bool> {
+        let stats = match eshm::inspect_in(&self.place.dir, &self.name) {
+            Ok(snapshot) => snapshot.stats,
+            Err(Error::NotFound { .. }) => return Ok(true),
             Err(error) => return Err(error.into()),
         };
         let gone = |state| matches!(state, PeerState::Left | PeerState::Absent);
-        let unread =
-            snapshot.stats.master_to_slave.backlog + snapshot.stats.slave_to_master.backlog;
-        let over =
-            gone(snapshot.stats.master.state) && gone(snapshot.stats.slave.state) && unread == 0;
-        Ok(!over)
+        let unread = stats.master_to_slave.backlog + stats.slave_to_master.backlog;
+        Ok(gone(stats.master.state) && gone(stats.slave.state) && unread == 0)
     }
 }
 

@@ -107,8 +107,8 @@ impl Args {
         let (messages, bytes) = inlet.done();
         info!("received {messages} messages, {bytes} bytes");
         inlet.warn_of_losses();
-        inlet.leave(&self.bus.place.dir)?;
-        outcome
+        let left = inlet.leave(&self.bus.place.dir);
+        outcome.and(left)
     }
 
     fn receive_messages(&self, mut sink: Sink, inlet: &mut Inlet<'_>) -> Outcome {

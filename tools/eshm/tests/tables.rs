@@ -34,10 +34,10 @@ fn ls_shows_what_is_there_in_columns() {
     }
     same(
         &place.run(&["ls"]).ok().text(),
-        &"NAME          SIZE  FRAMES                     MASTER       SLAVE          M>S  S>M  AGE
-a/b         17.0 KiB  64 x 64 B                  PPPPP alive  -                0    0  0 s
-telemetry    649 KiB  8,192 x 64 B / 1,024 x 128 B  PPPPP alive  PPPPP alive  1,200    0  0 s  overwrites"
-            .replace('P', "P"),
+        "\
+NAME           SIZE  FRAMES                        MASTER       SLAVE          M>S  S>M  AGE
+a/b        20.0 KiB  64 x 64 B                     PPPPP alive  -                0    0  0 s
+telemetry   652 KiB  8,192 x 64 B / 1,024 x 128 B  PPPPP alive  PPPPP alive  1,200    0  0 s  overwrites",
     );
 }
 

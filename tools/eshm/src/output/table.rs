@@ -88,8 +88,10 @@ impl Table {
                 Align::Left if last => write!(text, "{}", cell.painted),
                 Align::Left => write!(text, "{}{gap}", cell.painted),
             };
-            text.push_str(if last { "\n" } else { "  " });
+            text.push_str("  ");
         }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
     }
 }
 
@@ -105,7 +107,7 @@ mod tests {
         table.row(vec![Cell::plain("telemetry"), Cell::plain("9 B"), Cell::plain("")]);
         assert_eq!(
             table.render(Paint::OFF),
-            "NAME          SIZE  WHY\na          1.0 MiB  x\ntelemetry      9 B  \n"
+            "NAME          SIZE  WHY\na          1.0 MiB  x\ntelemetry      9 B\n"
         );
     }
 }

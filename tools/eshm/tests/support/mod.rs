@@ -245,17 +245,13 @@ impl Ran {
     }
 }
 
-/// Compares line by line, with pids and ages made equal.
+/// Compares what is shown with a snapshot, in which PPPPP stands for the pid of the test. Rows are
+/// compared word by word: how wide a column is depends on the pid.
 #[track_caller]
 pub fn same(shown: &str, expected: &str) {
-    let shown = plain_pids(shown);
-    assert_eq!(shown.trim_end(), expected.trim_end(), "\nshown:\n{shown}\nexpected:\n{expected}");
-}
-
-/// This process's pid, wherever it stands, as PID.
-fn plain_pids(text: &str) -> String {
-    let pid = std::process::id().to_string();
-    // Columns are as wide as the pid, so a stand-in of the same width keeps them.
-    let stand_in: String = "PPPPPPPPPP".chars().take(pid.len()).collect();
-    text.replace(&pid, &stand_in)
+    let shown = shown.replace(&std::process::id().to_string(), "PPPPP");
+    let words = |text: &str| -> Vec<Vec<String>> {
+        text.lines().map(|line| line.split_whitespace().map(str::to_string).collect()).collect()
+    };
+    assert_eq!(words(&shown), words(expected), "\nshown:\n{shown}\nexpected:\n{expected}");
 }

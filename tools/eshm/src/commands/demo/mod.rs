@@ -201,9 +201,7 @@ impl<'a> Stage<'a> {
         self.old_master = old;
         self.master_is(format!("pid {pid}, frozen"), false);
         let what = self.screen.paint().yellow("SIGSTOP");
-        self.say(&format!(
-            "{what} freezes the master (pid {pid}): alive, but its heart stands still"
-        ))?;
+        self.say(&format!("{what} freezes the master (pid {pid}): it lives, without a heartbeat"))?;
         self.until("the slave to notice the freeze", |stage| {
             stage.ledger.freeze.noticed_ns.is_some()
         })?;
@@ -219,7 +217,7 @@ impl<'a> Stage<'a> {
         }
         self.until("the frozen master to find itself fenced", |stage| stage.ledger.fenced)?;
         self.old_master = None;
-        self.say("SIGCONT: it wakes up, finds itself fenced and ends; nothing it does gets through")
+        self.say("SIGCONT wakes it up: it finds itself fenced, and nothing of it got through")
     }
 
     /// The last master leaves, the slave reads what is left.

@@ -91,7 +91,7 @@ impl Panel {
             format!(
                 "    {} {}",
                 clock(self.elapsed_s, self.total_s),
-                paint.dim(format!("look on with: eshm top, eshm tap {}", self.name))
+                paint.dim(format!("look on with: eshm top {:.24}", self.name))
             ),
         ]
     }
@@ -147,8 +147,9 @@ pub struct Screen {
 impl Screen {
     /// The terminal, or plain lines; nothing at all if `silent`.
     pub fn new(silent: bool) -> Screen {
-        let live = io::stdout().is_terminal()
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let wide = ratatui::crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= 80);
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let live = io::stdout().is_terminal() && wide && !dumb;
         Screen { live, silent, paint: style::stdout(), drawn: 0, lines_at_s: 1.0 }
     }
 

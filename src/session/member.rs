@@ -188,14 +188,15 @@ impl Member {
 
     /// Looks at the peer; asks for its lock if that is needed, or `must_ask`.
     pub(crate) fn observe(&self, must_ask: bool) {
-        let segment = self.seat().segment;
+        let seat = self.seat();
+        let segment = &seat.segment;
         let peer = self.role.peer();
-        let sight = sight_of(&segment, peer);
+        let sight = sight_of(segment, peer);
         let mut watch = guard(&self.watch);
         let before = watch.state();
         self.observed_ns.store(sight.now_ns, Ordering::Relaxed);
         if watch.look(sight) || (must_ask && before != PeerState::Absent) {
-            self.settle_moving(&segment);
+            self.settle_moving(&seat);
             let is_held = lock::is_locked_by_other(segment.fd(), byte_of(peer)).unwrap_or(true);
             watch.probe(is_held);
         }
@@ -214,12 +215,12 @@ impl Member {
             };
             self.gone_since_ns.store(since, Ordering::Relaxed);
             if after == PeerState::Alive {
-                self.announce_peer(&segment);
+                self.announce_peer(segment);
             }
             // Release: who sees the count sees the time.
             self.peer_changes.fetch_add(1, Ordering::Release);
             futex::wake(&self.peer_changes, i32::MAX);
-            self.wake_own(&segment);
+            self.wake_own(segment);
         }
     }
 
@@ -247,15 +248,16 @@ impl Member {
     }
 
     /// A place kept for a peer that died before it came over is not kept any longer.
-    fn settle_moving(&self, segment: &Segment) {
+    fn settle_moving(&self, seat: &Seat) {
         let peer = self.role.peer();
-        let lines = segment.role(peer);
+        let lines = seat.segment.role(peer);
         // Relaxed: the state only delays those who want the role.
         if lines.state.load(Ordering::Relaxed) != ROLE_MOVING {
             return;
         }
-        let predecessor = guard(&self.seat).predecessor.clone();
-        let lives_there = predecessor
+        let lives_there = seat
+            .predecessor
+            .as_ref()
             .is_some_and(|old| lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(false));
         if !lives_there {
             let _ = lines.state.compare_exchange(
@@ -483,7 +485,7 @@ impl Member {
         if seat.segment.check_file().is_err() {
             return Ok(());
         }
-        self.settle_moving(&seat.segment);
+        self.settle_moving(&seat);
         leave::leave(&seat.segment, self.role, seat.epoch)
     }
 }

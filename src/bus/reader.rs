@@ -28,6 +28,8 @@ pub struct Reader {
     birth: Birth,
     /// Every call has more to do than to read: this handle is unusable, or beats by hand.
     is_special: bool,
+    /// The bus moved since this was last asked: nothing there may have been said of the old segment.
+    has_moved: bool,
     segment: Arc<Segment>,
     pub(super) lease: Arc<Lease>,
     /// A peeked message of a direction that is overwritten, where only copies can be trusted.
@@ -44,6 +46,7 @@ impl Reader {
             ring: Consumer::resume(seat.segment.ring(lease.role.peer().writes()))?,
             birth: lease.birth(),
             is_special: !lease.options.background,
+            has_moved: false,
             segment: seat.segment,
             lease,
             scratch: Vec::new(),
@@ -96,7 +99,7 @@ impl Reader {
     #[inline]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_once(buffer) {
-            Err(Error::Empty) => Err(self.why_empty()),
+            Err(Error::Empty) => self.read_again(buffer),
             done => done,
         }
     }
@@ -140,6 +143,18 @@ impl Reader {
             unsafe { std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), expected) };
         self.try_read(bytes)?;
         Ok(value)
+    }
+
+    /// Nothing is there, unless the bus moved meanwhile.
+    #[cold]
+    fn read_again(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        while std::mem::take(&mut self.has_moved) {
+            match self.read_once(buffer) {
+                Err(Error::Empty) => {}
+                done => return done,
+            }
+        }
+        Err(self.why_empty())
     }
 
     /// The hot path.
@@ -243,6 +258,7 @@ impl Reader {
             Ok(Some(found)) => found,
             Ok(None) => {
                 return match self.rest() {
+                    Err(Error::Empty) if std::mem::take(&mut self.has_moved) => self.fill(batch),
                     Err(Error::Empty) => Err(self.why_empty()),
                     other => other,
                 };
@@ -348,6 +364,7 @@ impl Reader {
         match found {
             Ok(Some(len)) => Ok(len),
             Ok(None) => match self.rest() {
+                Err(Error::Empty) if std::mem::take(&mut self.has_moved) => self.next_len(),
                 Err(Error::Empty) => Err(self.why_empty()),
                 other => other,
             },
@@ -612,7 +629,10 @@ impl Reader {
         }
         let moved = Consumer::resume(seat.segment.ring(self.lease.role.peer().writes()));
         match moved {
-            Ok(ring) => (self.ring, self.segment) = (ring, seat.segment),
+            Ok(ring) => {
+                (self.ring, self.segment) = (ring, seat.segment);
+                self.has_moved = true;
+            }
             Err(error) => self.lease.condemn(error),
         }
     }
@@ -640,6 +660,7 @@ impl Reader {
             ring.carry_on(&self.ring);
         }
         (self.ring, self.segment) = (ring, seat.segment);
+        self.has_moved = true;
         Ok(())
     }
 }

@@ -53,16 +53,6 @@ fn stop_counting(context: *mut libc::ucontext_t) {
     }
 }
 
-<<<<<<< HEAD
-/// Waits until the traced child stops, and says where.
-pub fn stand(child: &mut Child) -> Stand {
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` lives across the call.
-        let pid = unsafe { libc::waitpid(child.pid() as i32, &raw mut status, libc::__WALL) };
-        if pid == child.pid() as i32 {
-            break;
-=======
 fn await_go(board: &Board) {
     while board.get(GO) == 0 {
         let pause = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
@@ -93,7 +83,6 @@ pub fn end() {
     if let Some(board) = unsafe { BOARD.load(Ordering::Relaxed).as_ref() } {
         if board.get(FROZEN) == 0 {
             board.set(OVER, 1);
->>>>>>> promise-tests
         }
         await_go(board);
     }

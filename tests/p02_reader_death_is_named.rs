@@ -42,8 +42,7 @@ fn killed_readers(kind: &str, check: impl Fn(u64, u64, u64)) {
     let mut master = bus.options(Role::Master).frames(4096).open().unwrap();
     let (mut sent, mut dice) = (0u64, Dice(77));
     for _ in 0..40 {
-        let mut child =
-            Child::spawn("reader", &format!("{} {} {kind}", bus.name(), board.path()));
+        let mut child = Child::spawn("reader", &format!("{} {} {kind}", bus.name(), board.path()));
         child.expect("ready");
         let until = board.get(0) + dice.below(400);
         while board.get(0) < until {

@@ -92,9 +92,8 @@ fn master_racer(talk: &mut Talk) {
 fn race(part: &str, tag: &str) {
     let bus = Bus::new(tag);
     let board = Board::new();
-    let mut racers = [0, 1].map(|me| {
-        Child::spawn(part, &format!("{} {} {me} {ROUNDS}", bus.name(), board.path()))
-    });
+    let mut racers = [0, 1]
+        .map(|me| Child::spawn(part, &format!("{} {} {me} {ROUNDS}", bus.name(), board.path())));
     for racer in &mut racers {
         let said = racer.hear_within(PATIENCE * 4);
         assert_eq!(said.as_deref(), Some("done"), "round {}", board.get(STARTED));

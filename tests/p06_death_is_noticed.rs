@@ -98,8 +98,7 @@ fn a_process_that_dies_slowly_is_hung_until_it_is_dead() {
     let slave = bus.slave();
     let pid = master.pid() as i32;
     // SAFETY: asks to trace a child of ours, and to stop it where its exit begins.
-    let traced =
-        unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_TRACEEXIT) };
+    let traced = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_TRACEEXIT) };
     if traced != 0 {
         return skipped("ptrace is forbidden here");
     }
@@ -126,7 +125,11 @@ fn progress_tells_a_stuck_application_from_a_living_one() {
     let before = slave.peer();
     until("it beats", || slave.peer().beats > before.beats + 5);
     let beating = slave.peer();
-    assert_eq!((beating.state, beating.progress), (PeerState::Alive, before.progress), "it is stuck");
+    assert_eq!(
+        (beating.state, beating.progress),
+        (PeerState::Alive, before.progress),
+        "it is stuck"
+    );
     for work in ["send 0 1 8", "recv 1"] {
         let before = slave.peer().progress;
         master.ask(work);

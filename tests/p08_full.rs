@@ -43,7 +43,9 @@ fn a_batch_takes_what_fits() {
     while sent < messages.len() {
         match master.write_many(&messages[sent..]) {
             Ok(count) => sent += count,
-            Err(Error::Full) => assert_eq!(read_number(&mut slave), slave.last_id().unwrap().number),
+            Err(Error::Full) => {
+                assert_eq!(read_number(&mut slave), slave.last_id().unwrap().number)
+            }
             Err(error) => panic!("{error}"),
         }
     }

@@ -201,7 +201,6 @@ impl Child {
         let status = self.wait();
         assert!(status.success(), "the child ended with {status}");
     }
-
 }
 
 impl Drop for Child {

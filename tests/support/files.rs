@@ -39,14 +39,7 @@ impl Board {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping where the kernel likes touches nothing that exists.
         let page = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                4096,
-                access,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         assert_ne!(page, libc::MAP_FAILED);
         Board { file, cells: NonNull::new(page.cast()).expect("a mapping") }

@@ -146,8 +146,9 @@ fn obey(talk: &mut Talk, endpoint: &mut Endpoint, verb: &str, words: &[&str]) ->
         "send" => send(endpoint, number(0), number(1), number(2) as usize),
         "recv" => receive(endpoint, number(0)),
         "batch" => {
-            let messages: Vec<_> =
-                (number(0)..number(0) + number(1)).map(|n| message(n, number(2) as usize)).collect();
+            let messages: Vec<_> = (number(0)..number(0) + number(1))
+                .map(|n| message(n, number(2) as usize))
+                .collect();
             told(endpoint.write_many(&messages).map(|count| count.to_string()))
         }
         "claim" => claim(talk, endpoint, number(0), number(1) as usize),

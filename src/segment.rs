@@ -263,7 +263,7 @@ impl Segment {
             plan: self.plan,
             mode: shm::facts(self.fd()).map_or(0o600, |facts| facts.mode),
             lineage: self.lineage,
-            generation: self.generation + 1,
+            generation: self.generation.wrapping_add(1),
             created_ns: header.created_ns.load(Ordering::Relaxed),
             beat_interval_us: header.beat_interval_us.load(Ordering::Relaxed),
             stale_after_ms: header.stale_after_ms.load(Ordering::Relaxed),

@@ -297,7 +297,8 @@ fn deserted(bus: &Bus) {
 #[test]
 fn segments_of_other_builds() {
     // Version and id of the layout, and the length of the header.
-    for (at, len, what) in [(8, 4, "layout version"), (16, 8, "layout id"), (12, 4, "header length")]
+    for (at, len, what) in
+        [(8, 4, "layout version"), (16, 8, "layout id"), (12, 4, "header length")]
     {
         for change in [-1i64, 1] {
             let bus = Bus::new("elayout");

@@ -623,7 +623,7 @@ impl Reader {
                 futex::wake(bell.0, i32::MAX);
                 let wakes = &ring.lines().consumer_stats.wakes;
                 // Relaxed: a figure of this side alone.
-                wakes.store(wakes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                wakes.store(wakes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             }
         }
         if rung & LOOK != 0 && bell.clear(LOOK) {

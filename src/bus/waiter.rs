@@ -117,7 +117,7 @@ fn park(lease: &Lease, bed: &Bed<'_>, left: Duration, mut is_ready: impl FnMut(b
     if !is_ready(true) && !is_called {
         let longest = if lease.options.background { LONGEST_PARK } else { PARK_BY_HAND };
         // Relaxed: a figure of this side alone.
-        bed.parks.store(bed.parks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        bed.parks.store(bed.parks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         futex::wait(bed.bell.0, value, left.min(longest));
     }
     bed.bell.take_sleep();

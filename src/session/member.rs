@@ -381,7 +381,7 @@ impl Member {
     pub(crate) fn note_progress(&self, segment: &Segment) {
         let progress = &segment.role(self.role).progress;
         // Relaxed, and not even atomic as a whole: a figure that is to move.
-        progress.store(progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// What the background thread does for this endpoint at every beat. Nearly always no more than

@@ -340,8 +340,11 @@ impl Consumer {
             newest = Some(cursor);
             cursor.pass(frames);
         }
-        if let Some(newest) = newest {
-            self.follow(&newest);
+        match newest {
+            Some(newest) => self.follow(&newest),
+            // Everything was overwritten, and by nothing that is whole yet: that much is known.
+            None if self.ring.overwrite => self.follow(&cursor),
+            None => {}
         }
         Ok(self.number.wrapping_sub(start))
     }

@@ -20,4 +20,6 @@ mod loom;
 #[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]
+mod overwrite;
+#[cfg(not(loom))]
 mod regressions;

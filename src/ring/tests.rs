@@ -23,3 +23,5 @@ mod oracle;
 mod overwrite;
 #[cfg(not(loom))]
 mod regressions;
+#[cfg(not(loom))]
+mod torn;

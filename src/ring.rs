@@ -56,6 +56,8 @@
 mod arena;
 mod consumer;
 mod doorbell;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) mod fuzzing;
 mod producer;
 mod tap;
 #[cfg(test)]

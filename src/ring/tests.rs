@@ -15,6 +15,8 @@
 mod exhaustive;
 #[cfg(not(loom))]
 mod ghosts;
+#[cfg(not(loom))]
+mod lies;
 #[cfg(loom)]
 mod loom;
 #[cfg(not(loom))]

@@ -56,6 +56,8 @@
 mod arena;
 mod consumer;
 mod doorbell;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) mod fuzzing;
 mod producer;
 mod tap;
 #[cfg(test)]
@@ -417,8 +419,8 @@ impl Ring {
 
     /// The newest remembered boundary.
     fn newest_mark(&self) -> Option<Place> {
-        // pairs RESERVE: only chooses where to look; every mark is checked after it is read.
-        let reserve = self.lines().reserve.reserve.load(Ordering::Acquire);
+        // Relaxed: only chooses where to look; every mark is checked after it is read.
+        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
         (0..=MARKS as u64)
             .find_map(|step| self.whole_mark(reserve.wrapping_sub(step * self.eighth())))
     }

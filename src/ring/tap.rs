@@ -45,8 +45,8 @@ impl Cursor {
 
     /// A cursor at the oldest message that is still in the ring.
     pub(crate) fn at_oldest(ring: Ring) -> Self {
-        // pairs RESERVE: only chooses a mark; the marks are checked after they are read.
-        let reserve = ring.lines().reserve.reserve.load(Ordering::Acquire);
+        // Relaxed: only chooses a mark; the marks are checked after they are read.
+        let reserve = ring.lines().reserve.reserve.load(Ordering::Relaxed);
         let place = ring.oldest_mark(reserve).unwrap_or_default();
         Cursor { ring, place, lost: 0 }
     }
@@ -142,8 +142,8 @@ impl Cursor {
 
     /// Goes to the oldest boundary that is left.
     fn jump(&mut self) -> bool {
-        // pairs RESERVE: as in `at_oldest`.
-        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Acquire);
+        // Relaxed: as in `at_oldest`.
+        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Relaxed);
         let Some(mark) = self.ring.oldest_mark(reserve) else { return false };
         self.lost = self.lost.wrapping_add(mark.number.wrapping_sub(self.place.number));
         self.place = mark;

@@ -113,13 +113,8 @@ pub fn usable() -> Vec<usize> {
 
 /// Keeps the calling thread on one hardware thread.
 pub fn pin(cpu: usize) -> nix::Result<()> {
-    allow(&[cpu])
-}
-
-/// Lets the calling thread run on these hardware threads.
-pub fn allow(cpus: &[usize]) -> nix::Result<()> {
     let mut set = CpuSet::new();
-    cpus.iter().try_for_each(|&cpu| set.set(cpu))?;
+    set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 

@@ -47,6 +47,9 @@ pub struct Args {
 impl Args {
     /// Answers until the last message.
     pub fn run(self) -> Outcome {
+        if let Some(cpu) = self.cpu {
+            let _ = machine::pin(cpu);
+        }
         let stdin = || io::stdin().as_fd().try_clone_to_owned();
         match self.transport {
             Transport::Pipe => {
@@ -68,10 +71,6 @@ impl Args {
     }
 
     fn answer(&self, link: &mut impl Link) -> Outcome {
-        // Only now: who opens a bus on a single hardware thread is taken for a machine with one.
-        if let Some(cpu) = self.cpu {
-            let _ = machine::pin(cpu);
-        }
         match self.task {
             Task::Echo => echo(link, self.size),
             Task::Count => count(link, self.size),

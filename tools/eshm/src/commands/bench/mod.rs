@@ -74,13 +74,8 @@ impl Args {
         if !machine.busy().is_empty() {
             eprintln!("eshm: {}", machine.busy());
         }
-        let near = Near {
-            directory: self.place.dir.clone(),
-            cpus: pair,
-            usable: machine::usable(),
-            time: self.time,
-            stop: &stop,
-        };
+        let near =
+            Near { directory: self.place.dir.clone(), cpus: pair, time: self.time, stop: &stop };
         let results = self.measure(&near, machine, pair)?;
         self.write_files(&results)?;
         if self.json {

@@ -30,8 +30,6 @@ pub struct Near<'a> {
     pub directory: PathBuf,
     /// The hardware threads of this side and of the far one.
     pub cpus: Option<(usize, usize)>,
-    /// All hardware threads that this process may use.
-    pub usable: Vec<usize>,
     /// How long one measurement takes.
     pub time: Duration,
     /// What ends this process.
@@ -80,7 +78,6 @@ impl Near<'_> {
     /// Times round trips.
     pub fn round_trips(&self, transport: Transport, size: usize) -> Outcome<Histogram<u64>> {
         let (far, mut link) = self.connect(transport, Task::Echo, size)?;
-        self.pin();
         let mut histogram = percentiles::histogram();
         let mut message = vec![0x5a; size];
         let started = Instant::now();
@@ -116,7 +113,6 @@ impl Near<'_> {
     /// Times a stream of messages.
     pub fn stream(&self, transport: Transport, size: usize) -> Outcome<Streamed> {
         let (far, mut link) = self.connect(transport, Task::Count, size)?;
-        self.pin();
         let batched = transport == Transport::Batch;
         let mut messages = vec![vec![0x5a; size]; if batched { 64 } else { 1 }];
         let started = Instant::now();
@@ -150,8 +146,7 @@ impl Near<'_> {
         task: Task,
         size: usize,
     ) -> Outcome<(Far, Box<dyn Link>)> {
-        // Whoever opens a bus on a single hardware thread is taken for a machine with one.
-        let _ = machine::allow(&self.usable);
+        self.pin();
         let name = format!("bench-{}", std::process::id());
         let word = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_string()).unwrap_or_default()

@@ -157,6 +157,17 @@ fn bench_measures_all_ways_and_reports() {
     place.run(&["bench", "--cpus", "0,99999"]).code(2);
 }
 
+#[test]
+fn an_interrupted_bench_leaves_nothing() {
+    let place = Place::new();
+    let bench = place.start(&["bench", "--time", "60s"]);
+    let name = format!("bench-{}", bench.child.id());
+    place.until(&name, |now| now.stats.master_to_slave.read > 100);
+    bench.signal(Signal::SIGINT);
+    bench.end().code(130);
+    assert!(place.left().is_empty(), "{:?}", place.left());
+}
+
 /// Where a browser is installed, the report is opened in it: it must lay out and paint the page.
 #[test]
 fn the_report_opens_in_a_browser() {

@@ -71,6 +71,9 @@ impl Args {
                 "eshm: only one core is usable: both sides take turns, the numbers say little"
             );
         }
+        if !machine.busy().is_empty() {
+            eprintln!("eshm: {}", machine.busy());
+        }
         let near =
             Near { directory: self.place.dir.clone(), cpus: pair, time: self.time, stop: &stop };
         let results = self.measure(&near, machine, pair)?;

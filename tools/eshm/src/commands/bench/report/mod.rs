@@ -74,9 +74,13 @@ fn header(results: &Results) -> String {
     let pair = results.pair.map_or("one hardware thread".to_string(), |(a, b)| {
         format!("hardware threads {a} and {b}")
     });
+    let busy = match results.machine.busy() {
+        busy if busy.is_empty() => busy,
+        busy => format!("; {busy}"),
+    };
     format!(
         "<header>\n<p class=\"brand\">eshm</p>\n<h1>From one process to another</h1>\n\
-         <p class=\"lead\">Measured on {} between two processes on {pair}, {}.</p>\n</header>\n",
+         <p class=\"lead\">Measured on {} between two processes on {pair}, {}{busy}.</p>\n</header>\n",
         safe(&results.machine.model),
         date()
     )

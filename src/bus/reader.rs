@@ -98,7 +98,7 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::read`], with `Empty` for `Timeout`.
-    #[inline]
+    #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             match self.read_once(buffer) {
@@ -537,7 +537,9 @@ impl Reader {
             self.note_empty();
             return Ok(());
         }
-        self.attend().map(|_| ())
+        self.attend()?;
+        // Nothing was handed out, so what is wrong can be told at once.
+        self.lease.trouble().map_or(Ok(()), Err)
     }
 
     /// A look that found nothing is progress too; told now and then, since it may be a busy loop.

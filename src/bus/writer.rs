@@ -90,7 +90,7 @@ impl Writer {
     ///
     /// # Errors
     /// `Full`, `TooLong`, or what makes the endpoint unusable.
-    #[inline]
+    #[inline(always)]
     pub fn try_write(&mut self, message: &[u8]) -> Result<()> {
         match self.try_once(message) {
             Err(Error::Full) => self.refuse(),

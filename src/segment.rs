@@ -19,6 +19,7 @@ use crate::layout::*;
 use crate::ring::{Place, Ring};
 use crate::stats::Refusal;
 use crate::sync::{Frames, Ordering};
+use crate::sys::failpoint::hit;
 use crate::sys::fork::{self, Birth};
 use crate::sys::map::Mapping;
 use crate::sys::shm::{self, FileId, Kind};
@@ -40,6 +41,17 @@ pub(crate) struct Segment {
     pub path: PathBuf,
     pub lineage: u64,
     pub generation: u64,
+}
+
+/// How often a file may be replaced between opening it and looking at it.
+const REPLACED_MOST: usize = 100;
+
+/// What was found at a path.
+enum Attached {
+    Whole(Box<Segment>),
+    /// A file that lost its name after it was opened.
+    Nameless,
+    Nothing,
 }
 
 /// What a new segment is to be.
@@ -91,10 +103,12 @@ impl Segment {
         hold.close_after_fork(fd.as_raw_fd());
         drop(hold);
         let segment = Segment::map(fd, spec.clone(), true)?;
+        hit("build.mapped")?;
         segment.write_header(spec);
         for direction in Direction::BOTH {
             segment.ring(direction).format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
         }
+        hit("build.formatted")?;
         Ok(segment)
     }
 
@@ -105,6 +119,18 @@ impl Segment {
         mode: u32,
         writable: bool,
     ) -> Result<Option<Segment>> {
+        for _ in 0..REPLACED_MOST {
+            match Segment::try_attach(path, name, mode, writable)? {
+                Attached::Whole(segment) => return Ok(Some(*segment)),
+                Attached::Nothing => return Ok(None),
+                // The name leads to another one by now, or to none.
+                Attached::Nameless => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn try_attach(path: &Path, name: Option<&str>, mode: u32, writable: bool) -> Result<Attached> {
         let mut hold = fork::hold();
         let opened = match shm::open(path, writable) {
             Err(Error::Os { errno, .. }) if errno == libc::ELOOP => {
@@ -118,14 +144,18 @@ impl Segment {
             }
             other => other?,
         };
-        let Some(fd) = opened else { return Ok(None) };
+        let Some(fd) = opened else { return Ok(Attached::Nothing) };
         hold.close_after_fork(fd.as_raw_fd());
         drop(hold);
-        match inspect(fd.as_fd(), path, name, mode, writable) {
-            Ok(Some(spec)) => Segment::map(fd, spec, writable).map(Some),
+        let looked_at =
+            hit("attach.opened").and_then(|()| inspect(fd.as_fd(), path, name, mode, writable));
+        match looked_at {
+            Ok(Some(spec)) => {
+                Segment::map(fd, spec, writable).map(|segment| Attached::Whole(Box::new(segment)))
+            }
             other => {
                 fork::forget(fd.as_raw_fd());
-                other.map(|_| None)
+                other.map(|_| Attached::Nameless)
             }
         }
     }
@@ -238,7 +268,7 @@ impl Segment {
             plan: self.plan,
             mode: shm::facts(self.fd()).map_or(0o600, |facts| facts.mode),
             lineage: self.lineage,
-            generation: self.generation + 1,
+            generation: self.generation.wrapping_add(1),
             created_ns: header.created_ns.load(Ordering::Relaxed),
             beat_interval_us: header.beat_interval_us.load(Ordering::Relaxed),
             stale_after_ms: header.stale_after_ms.load(Ordering::Relaxed),

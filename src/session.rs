@@ -19,6 +19,7 @@
 //!
 //! This file must never decide anything from a pid, a beat or a flag in shared memory. A pid only
 //! ever makes it more careful. Read next: `session/replace.rs`.
+#![forbid(unsafe_code)]
 
 mod leave;
 mod member;
@@ -39,6 +40,7 @@ use crate::ring::FENCE;
 use crate::segment::{self, Segment, Spec};
 use crate::stats::PeerState;
 use crate::sync::{Ordering, fence};
+use crate::sys::failpoint::hit;
 use crate::sys::{barrier, clock, lock, process};
 
 /// How long `open` goes on when segments keep being replaced under its hands.
@@ -125,9 +127,12 @@ fn create(spec: &Spec) -> Result<Option<Joined>> {
     if !lock::try_lock(segment.fd(), byte_of(Role::Master))? {
         return Err(Error::Lost { what: "a segment without a name was locked" });
     }
+    hit("create.locked")?;
     enroll(&segment, Role::Master, 1);
+    hit("create.enrolled")?;
     // pairs OPEN: the name appears when all is there.
     let is_published = segment.publish(&spec.path)?;
+    hit("create.published")?;
     let joined = Joined { segment, role: Role::Master, epoch: 1, predecessor: None };
     Ok(is_published.then_some(joined))
 }
@@ -217,6 +222,7 @@ fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
     if !lock::try_lock(segment.fd(), byte_of(role))? {
         return Ok(Attempt::Taken);
     }
+    hit("adopt.locked")?;
     let retry = |attempt| lock::unlock(segment.fd(), byte_of(role)).map(|()| attempt);
     if is_doomed(segment) || !segment.is_named()? {
         return retry(Attempt::Again);
@@ -225,8 +231,9 @@ fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
         return retry(Attempt::Suspicious);
     }
     // Relaxed: only holders of the lock write it, and the lock orders them.
-    let epoch = lines.epoch.load(Ordering::Relaxed) + 1;
+    let epoch = lines.epoch.load(Ordering::Relaxed).wrapping_add(1);
     enroll(segment, role, epoch);
+    hit("adopt.enrolled")?;
     // pairs SEAL: a sealer that this look misses sees the epoch just stored.
     fence(Ordering::SeqCst);
     if is_doomed(segment) {
@@ -274,7 +281,7 @@ pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64) {
     // Relaxed: the state below is released last; until then readers see the last owner.
     lines.epoch.store(epoch, Ordering::Relaxed);
     lines.pid.store(process::pid(), Ordering::Relaxed);
-    lines.start_time.store(process::start_time(process::pid()), Ordering::Relaxed);
+    lines.start_time.store(process::own_start_time(), Ordering::Relaxed);
     lines.pid_ns.store(process::pid_namespace(), Ordering::Relaxed);
     lines.capabilities.store(if is_registered { REGISTERED } else { 0 }, Ordering::Relaxed);
     lines.beat.fetch_add(1, Ordering::Relaxed);

@@ -342,7 +342,9 @@ impl Writer {
     fn count_full(&self) {
         let stats = &self.ring.ring().lines().producer_stats;
         // Relaxed: figures of this side alone.
-        stats.times_full.store(stats.times_full.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        stats
+            .times_full
+            .store(stats.times_full.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.ring.ring().note_high_water();
     }
 
@@ -392,7 +394,7 @@ impl Writer {
             futex::wake(bell.0, i32::MAX);
             let wakes = &ring.lines().producer_stats.wakes;
             // Relaxed: a figure of this side alone.
-            wakes.store(wakes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            wakes.store(wakes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
         if rung & LOOK != 0 && bell.clear(LOOK) {
             self.is_special = true;

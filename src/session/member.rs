@@ -8,6 +8,7 @@
 //!
 //! Nothing here may be touched in a forked child: its locks may be held by threads that do not exist
 //! there. Every entry asks [`Member::is_home`] first.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,10 +22,12 @@ use crate::peer::Watch;
 use crate::ring::LOOK;
 use crate::segment::{self, Segment};
 use crate::stats::{Peer, PeerState, Refusal};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence};
 use crate::sys::fork::Birth;
 use crate::sys::{clock, futex, lock, process};
 
+/// Every how many beats the background thread looks at everything, when nothing calls for it.
+const THOROUGH_EVERY: u64 = 16;
 /// How often the background thread looks at the file itself.
 const FILE_CHECK: Duration = Duration::from_millis(100);
 
@@ -57,7 +60,9 @@ pub(crate) struct Member {
     new_peer: AtomicU32,
     observed_ns: AtomicU64,
     checked_ns: AtomicU64,
-    left: AtomicBool,
+    /// Whether it was left. Locked by whoever acts for the endpoint as a whole: were the role's lock
+    /// asked for again behind the back of a leaver, it would outlive the endpoint.
+    has_left: Mutex<bool>,
 }
 
 impl Member {
@@ -80,7 +85,7 @@ impl Member {
             new_peer: AtomicU32::new(0),
             observed_ns: AtomicU64::new(0),
             checked_ns: AtomicU64::new(clock::monotonic_ns()),
-            left: AtomicBool::new(false),
+            has_left: Mutex::new(false),
             options,
         };
         super::note_wishes(&member.seat().segment, member.role, &member.options);
@@ -174,8 +179,10 @@ impl Member {
         self.wake_own(segment);
     }
 
-    /// Wakes this process's own sleepers.
+    /// Wakes this process's own sleepers. What they are to see was stored before; they look at it
+    /// again behind a fence of their own when they have announced their sleep.
     fn wake_own(&self, segment: &Segment) {
+        fence(Ordering::SeqCst);
         let (out, back) =
             (segment.ring(self.role.writes()), segment.ring(self.role.peer().writes()));
         for bell in [out.room_bell(), back.data_bell()] {
@@ -242,12 +249,19 @@ impl Member {
         Some(self.new_peer.swap(0, Ordering::Relaxed)).filter(|&pid| pid != 0)
     }
 
+    /// Counts the changes of the peer's state: for sleepers, who must not miss one.
+    pub(crate) fn peer_changes(&self) -> u32 {
+        // Acquire: who sees the count sees the time.
+        self.peer_changes.load(Ordering::Acquire)
+    }
+
     /// The verdict on the peer.
     pub(crate) fn peer_state(&self) -> PeerState {
         guard(&self.watch).state()
     }
 
-    /// A place kept for a peer that died before it came over is not kept any longer.
+    /// A place kept for a peer that died before it came over is not kept any longer. A peer that has
+    /// not even come to the segment before this one may live on an older one: its time decides.
     fn settle_moving(&self, segment: &Segment) {
         let peer = self.role.peer();
         let lines = segment.role(peer);
@@ -257,8 +271,10 @@ impl Member {
             return;
         }
         let predecessor = guard(&self.seat).predecessor.clone();
-        let lives_there = predecessor
-            .is_some_and(|old| lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(false));
+        let lives_there = predecessor.is_none_or(|old| {
+            old.role(peer).state.load(Ordering::Relaxed) == ROLE_MOVING
+                || lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(true)
+        });
         if !lives_there {
             let _ = lines.state.compare_exchange(
                 ROLE_MOVING,
@@ -365,23 +381,43 @@ impl Member {
     pub(crate) fn note_progress(&self, segment: &Segment) {
         let progress = &segment.role(self.role).progress;
         // Relaxed, and not even atomic as a whole: a figure that is to move.
-        progress.store(progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// What the background thread does for this endpoint at every beat.
+    /// What the background thread does for this endpoint at every beat. Nearly always no more than
+    /// to beat and to see the peer's beat: a handful of cache lines.
     pub(crate) fn tick(&self, now_ns: u64) {
         // Relaxed: a tick too many does no harm.
-        if self.left.load(Ordering::Relaxed) || self.in_trouble.load(Ordering::Relaxed) {
+        if self.in_trouble.load(Ordering::Relaxed) {
             return;
         }
-        let segment = self.segment();
-        let lines = segment.role(self.role);
+        if !self.tick_lightly(now_ns) {
+            self.tick_thoroughly(now_ns);
+        }
+    }
+
+    /// True if there is nothing more to do.
+    fn tick_lightly(&self, now_ns: u64) -> bool {
+        let seat = guard(&self.seat);
+        let beat = &seat.segment.role(self.role).beat;
         // Relaxed: watched for change only; this thread is the one that beats.
-        lines.beat.store(lines.beat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let own = beat.load(Ordering::Relaxed).wrapping_add(1);
+        beat.store(own, Ordering::Relaxed);
+        let peers = seat.segment.role(self.role.peer()).beat.load(Ordering::Relaxed);
+        let is_quiet = !is_doomed(&seat.segment) && !own.is_multiple_of(THOROUGH_EVERY);
+        drop(seat);
+        is_quiet && guard(&self.watch).glance(now_ns, peers)
+    }
+
+    #[cold]
+    fn tick_thoroughly(&self, now_ns: u64) {
         self.observe(false);
-        if is_doomed(&segment) {
+        let segment = self.segment();
+        let has_left = guard(&self.has_left);
+        if is_doomed(&segment) && !*has_left {
             self.follow_fate(&segment);
         }
+        drop(has_left);
         segment.ring(self.role.writes()).note_high_water();
         self.check_file_if_due(now_ns);
     }
@@ -403,6 +439,10 @@ impl Member {
             return;
         }
         self.checked_ns.store(now_ns, Ordering::Relaxed);
+        let has_left = guard(&self.has_left);
+        if *has_left {
+            return;
+        }
         if let Err(error) = self.check_file() {
             self.condemn(error);
         }
@@ -458,25 +498,33 @@ impl Member {
 
     /// Whether it was left.
     pub(crate) fn has_left(&self) -> bool {
-        // Relaxed: a figure for people.
-        self.left.load(Ordering::Relaxed)
+        *guard(&self.has_left)
     }
 
     // --- leaving ------------------------------------------------------------------------------
 
-    /// Leaves. In a forked child nothing is touched.
-    pub(crate) fn leave(&self) -> Result<()> {
-        if !self.is_home() || self.left.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
+    /// The seat from which to leave: in the segment that counts.
+    fn last_seat(&self) -> Result<Seat> {
         let mut seat = guard(&self.seat);
-        if self.trouble().is_some() {
-            return Ok(());
-        }
         if is_sealed(&seat.segment) {
             self.move_over(&mut seat)?;
         }
-        let seat = seat.clone();
+        Ok(seat.clone())
+    }
+
+    /// Leaves. In a forked child nothing is touched.
+    pub(crate) fn leave(&self) -> Result<()> {
+        if !self.is_home() {
+            return Ok(());
+        }
+        let mut has_left = guard(&self.has_left);
+        if std::mem::replace(&mut *has_left, true) {
+            return Ok(());
+        }
+        if let Some(trouble) = self.trouble() {
+            return Err(trouble);
+        }
+        let seat = self.last_seat()?;
         if seat.segment.check_file().is_err() {
             return Ok(());
         }

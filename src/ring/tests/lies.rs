@@ -144,3 +144,49 @@ fn chained_control_frames_end() {
         }
     }
 }
+
+/// Positions that no correct peer can have are told, not taken for space or messages.
+#[test]
+fn impossible_positions_are_refused() {
+    let corrupt =
+        |result: Result<()>| assert!(matches!(result, Err(Error::Corrupt { .. })), "{result:?}");
+    let wrong = |capacity: u64| [capacity + 1, 1 << 31, 1 << 62, 1 << 63, (1 << 63) + 1, u64::MAX];
+    // Far from the wrap of the count, where fresh memory is full of commit words.
+    let start = Place { pos: 1 << 20, ..Place::default() };
+    for frames in [2, 8, 64] {
+        for distance in wrong(frames) {
+            let arena = Arena::new(64, frames, Overflow::Refuse, start);
+            let ring = arena.ring();
+            let lines = ring.lines();
+            lines.producer.head.store(start.pos.wrapping_add(distance), Ordering::Relaxed);
+            lines.reserve.reserve.store(start.pos.wrapping_add(distance), Ordering::Relaxed);
+            corrupt(Producer::resume(ring, 1).map(drop));
+            corrupt(Consumer::resume(ring).map(drop));
+
+            let arena = Arena::new(64, frames, Overflow::Refuse, start);
+            let ring = arena.ring();
+            let mut producer = Producer::resume(ring, 1).unwrap();
+            while producer.try_write(&[]).is_ok() {}
+            // A reader beyond the head, or that far back.
+            let position = producer.head().wrapping_add(distance);
+            if position.wrapping_sub(start.pos).wrapping_add(4 * frames) < 5 * frames {
+                continue;
+            }
+            ring.lines().space.space.store(position, Ordering::Relaxed);
+            corrupt(producer.try_write(&[]));
+        }
+    }
+}
+
+/// A message whose number is not the next one is not handed out.
+#[test]
+fn a_message_out_of_order_is_refused() {
+    for offset in [1, 2, 1 << 31, (1 << 32) - 1] {
+        let arena = Arena::new(64, 8, Overflow::Refuse, Place::default());
+        let ring = arena.ring();
+        let mut consumer = Consumer::resume(ring).unwrap();
+        ring.frames.meta(0).store(offset << 32, Ordering::Relaxed);
+        ring.frames.commit(0).store(committed(0), Ordering::Relaxed);
+        assert!(matches!(consumer.find(), Err(Error::Corrupt { .. })));
+    }
+}

@@ -75,7 +75,7 @@ struct World {
     unread: VecDeque<Sent>,
     tap: Option<Cursor>,
     /// The number that the tap must meet next, but for what it lost.
-    tap_next: u64,
+    tap_next: Option<u64>,
     tapped: u64,
     /// The last steps, told when one of them fails.
     steps: VecDeque<String>,
@@ -102,7 +102,7 @@ impl World {
             log: VecDeque::new(),
             unread: VecDeque::new(),
             tap: None,
-            tap_next: 0,
+            tap_next: None,
             tapped: 0,
             steps: VecDeque::new(),
             arena,
@@ -324,18 +324,20 @@ impl World {
                 Cursor::at_oldest(ring)
             } else {
                 let tap = Cursor::at_newest(ring).unwrap();
-                assert!(tap.place().number == self.next() || tap.place() == Place::default());
+                assert!(tap.place().number == self.next() || tap.place().epoch == 0);
                 tap
             };
-            self.tap_next = tap.place().number.wrapping_sub(tap.lost());
+            // Without a place yet it begins wherever it finds something.
+            self.tap_next = (tap.place().epoch != 0).then_some(tap.place().number);
             self.tap = Some(tap);
         }
         let before = self.arena.snapshot();
         let tap = self.tap.as_mut().unwrap();
         let mut buffer = vec![0; self.arena.geometry().max_message()];
         if let Some(copied) = tap.try_copy(&mut buffer).unwrap() {
-            assert_eq!(copied.id.number, self.tap_next.wrapping_add(tap.lost()));
-            self.tap_next = self.tap_next.wrapping_add(1);
+            let next = self.tap_next.unwrap_or(copied.id.number.wrapping_sub(tap.lost()));
+            assert_eq!(copied.id.number, next.wrapping_add(tap.lost()));
+            self.tap_next = Some(next.wrapping_add(1));
             self.tapped += 1;
             buffer.truncate(copied.len);
             let ago = self.start.number.wrapping_add(self.sent).wrapping_sub(copied.id.number);

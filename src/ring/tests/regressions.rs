@@ -270,3 +270,23 @@ fn published_space_may_lag_by_a_batch() {
     fill(&mut producer);
     assert_eq!(producer.head(), 70 + 63);
 }
+
+/// A tap for which no boundary was whole just then, because the writer was about to store the next
+/// one, began at position 0, and counted everything since the birth of the bus as lost.
+#[test]
+fn a_tap_that_begins_nowhere_has_lost_nothing() {
+    let arena = Arena::new(64, 2, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    for n in 0..9 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    let ring = arena.ring();
+    // Reserved, and no mark yet.
+    ring.lines().reserve.reserve.fetch_add(1, Ordering::Relaxed);
+    let mut tap = Cursor::at_oldest(ring);
+    let mut buffer = [0; 8];
+    assert!(tap.try_copy(&mut buffer).unwrap().is_none());
+    producer.try_write(&[9; 8]).unwrap();
+    let copied = tap.try_copy(&mut buffer).unwrap().unwrap();
+    assert_eq!((copied.id.number, buffer, tap.lost()), (9, [9; 8], 0));
+}

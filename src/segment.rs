@@ -19,6 +19,7 @@ use crate::layout::*;
 use crate::ring::{Place, Ring};
 use crate::stats::Refusal;
 use crate::sync::{Frames, Ordering};
+use crate::sys::failpoint::hit;
 use crate::sys::fork::{self, Birth};
 use crate::sys::map::Mapping;
 use crate::sys::shm::{self, FileId, Kind};
@@ -102,10 +103,12 @@ impl Segment {
         hold.close_after_fork(fd.as_raw_fd());
         drop(hold);
         let segment = Segment::map(fd, spec.clone(), true)?;
+        hit("build.mapped")?;
         segment.write_header(spec);
         for direction in Direction::BOTH {
             segment.ring(direction).format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
         }
+        hit("build.formatted")?;
         Ok(segment)
     }
 
@@ -144,7 +147,9 @@ impl Segment {
         let Some(fd) = opened else { return Ok(Attached::Nothing) };
         hold.close_after_fork(fd.as_raw_fd());
         drop(hold);
-        match inspect(fd.as_fd(), path, name, mode, writable) {
+        let looked_at =
+            hit("attach.opened").and_then(|()| inspect(fd.as_fd(), path, name, mode, writable));
+        match looked_at {
             Ok(Some(spec)) => {
                 Segment::map(fd, spec, writable).map(|segment| Attached::Whole(Box::new(segment)))
             }

@@ -39,6 +39,7 @@ use crate::ring::FENCE;
 use crate::segment::{self, Segment, Spec};
 use crate::stats::PeerState;
 use crate::sync::{Ordering, fence};
+use crate::sys::failpoint::hit;
 use crate::sys::{barrier, clock, lock, process};
 
 /// How long `open` goes on when segments keep being replaced under its hands.
@@ -125,9 +126,12 @@ fn create(spec: &Spec) -> Result<Option<Joined>> {
     if !lock::try_lock(segment.fd(), byte_of(Role::Master))? {
         return Err(Error::Lost { what: "a segment without a name was locked" });
     }
+    hit("create.locked")?;
     enroll(&segment, Role::Master, 1);
+    hit("create.enrolled")?;
     // pairs OPEN: the name appears when all is there.
     let is_published = segment.publish(&spec.path)?;
+    hit("create.published")?;
     let joined = Joined { segment, role: Role::Master, epoch: 1, predecessor: None };
     Ok(is_published.then_some(joined))
 }
@@ -217,6 +221,7 @@ fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
     if !lock::try_lock(segment.fd(), byte_of(role))? {
         return Ok(Attempt::Taken);
     }
+    hit("adopt.locked")?;
     let retry = |attempt| lock::unlock(segment.fd(), byte_of(role)).map(|()| attempt);
     if is_doomed(segment) || !segment.is_named()? {
         return retry(Attempt::Again);
@@ -227,6 +232,7 @@ fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
     // Relaxed: only holders of the lock write it, and the lock orders them.
     let epoch = lines.epoch.load(Ordering::Relaxed) + 1;
     enroll(segment, role, epoch);
+    hit("adopt.enrolled")?;
     // pairs SEAL: a sealer that this look misses sees the epoch just stored.
     fence(Ordering::SeqCst);
     if is_doomed(segment) {

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::layout::{CLEANUP, RETIRED, ROLE_JOINED, ROLE_LEFT};
 use crate::segment::Segment;
 use crate::sync::{Ordering, fence};
+use crate::sys::failpoint::hit;
 use crate::sys::{lock, shm};
 
 /// Gives up a role.
@@ -32,7 +33,9 @@ pub(super) fn leave(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
         // pairs BEAT: whoever sees it sees all that this owner did.
         lines.state.store(ROLE_LEFT, Ordering::Release);
     }
+    hit("leave.told")?;
     lock::unlock(segment.fd(), byte_of(role))?;
+    hit("leave.unlocked")?;
     // The last one out cleans up if either of the two wished it.
     // Relaxed: written under the locks.
     let wishes =
@@ -49,6 +52,7 @@ fn retire(segment: &Segment) -> Result<()> {
     if successor.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return Ok(());
     }
+    hit("retire.marked")?;
     finish_retirement(segment)
 }
 
@@ -107,14 +111,17 @@ fn remove_name(segment: &Segment) -> Result<()> {
     }
     let tomb = tomb_path(&segment.path);
     clear_tomb(&segment.path)?;
+    hit("unlink.found")?;
     if !move_name(&segment.path, &tomb)? {
         return Ok(());
     }
+    hit("unlink.moved")?;
     let is_ours = shm::facts_at(&tomb)?.is_some_and(|facts| facts.id == segment.id);
     // pairs OPEN: acquire; a retirement that was taken back means that somebody lives here.
     let is_retired = segment.header().fate.successor.load(Ordering::Acquire) == RETIRED;
     if is_ours && is_retired {
         shm::unlink(&tomb)?;
+        hit("unlink.done")?;
     } else {
         move_name(&tomb, &segment.path)?;
     }

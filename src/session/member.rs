@@ -258,7 +258,7 @@ impl Member {
         }
         let predecessor = guard(&self.seat).predecessor.clone();
         let lives_there = predecessor
-            .is_some_and(|old| lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(false));
+            .is_some_and(|old| lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(true));
         if !lives_there {
             let _ = lines.state.compare_exchange(
                 ROLE_MOVING,

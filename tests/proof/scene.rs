@@ -165,6 +165,8 @@ pub struct Scene {
     pub role: Role,
     pub name: String,
     pub page: &'static Page,
+    /// What `ESHM_FAILPOINTS` is to be during the operation.
+    pub failpoints: Option<String>,
 }
 
 type Act = Box<dyn FnMut(&mut Option<Endpoint>) -> Result<u64>>;
@@ -193,9 +195,11 @@ impl Scene {
         }
         let mut endpoint;
         if self.op.opens() {
-            for _ in ["ready", "set", "start"] {
+            for _ in ["ready", "set"] {
                 mark();
             }
+            self.arm();
+            mark();
             let opened = options.open();
             let answer = match &opened {
                 Ok(_) => Ok(0),
@@ -208,13 +212,29 @@ impl Scene {
             endpoint = Some(options.open().expect("the child's role is free"));
             self.prepare(endpoint.as_mut().expect("just opened"));
             let mut act = self.act();
+            self.arm();
             mark();
             let answer = act(&mut endpoint);
             self.page.tell(Answer::Act, &answer);
             mark();
         }
+        self.disarm();
         self.probe(endpoint);
         mark();
+    }
+
+    fn arm(&self) {
+        if let Some(wishes) = &self.failpoints {
+            // SAFETY: the child has one thread.
+            unsafe { std::env::set_var("ESHM_FAILPOINTS", wishes) };
+        }
+    }
+
+    fn disarm(&self) {
+        if self.failpoints.is_some() {
+            // SAFETY: as above.
+            unsafe { std::env::remove_var("ESHM_FAILPOINTS") };
+        }
     }
 
     /// Brings both rings into the state that the operation begins with.

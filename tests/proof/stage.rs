@@ -50,9 +50,14 @@ pub enum Cut {
 impl Stage {
     /// Everything up to the first instruction of the operation.
     pub fn set(op: Op, role: Role, page: &'static Page, name: String) -> Stage {
+        Stage::set_scene(Scene { op, role, name, page, failpoints: None })
+    }
+
+    /// The same for a scene with more wishes.
+    pub fn set_scene(scene: Scene) -> Stage {
         be_patient();
+        let page = scene.page;
         page.clear();
-        let scene = Scene { op, role, name, page };
         let mut stage = Stage {
             scene,
             child: None,
@@ -263,6 +268,10 @@ impl Stage {
             self.let_finish()?;
         }
         let takeover = if must_fence { Takeover::Always } else { Takeover::Never };
+        if self.scene.op.is_long() && self.peer.is_some() {
+            // One who comes and leaves at once must not take the bus away from those who move.
+            drop(self.succeed(takeover)?);
+        }
         let mut successor = self.succeed(takeover)?;
         let from = if cut == Cut::Spared { FINAL } else { AFTER };
         self.exchange(&mut successor, from)?;
@@ -390,16 +399,19 @@ impl Stage {
             self.out.settle(&acts[count.min(acts.len())..], Fate::Refused);
         }
         self.take_in_reads(told, count);
-        if op == Op::LeaveLast {
-            return self.settle_last();
-        }
         if page.told(Answer::Write) == Told::Ok(1) {
-            self.out.send(PROBE, Fate::Sent);
+            // Alone on the bus it takes its message with it when it leaves.
+            let is_alone = op == Op::Create && cut == Cut::Spared;
+            self.out.send(PROBE, if is_alone { Fate::Open } else { Fate::Sent });
         }
         if let Told::Other(why) = told
-            && !op.is_long()
+            && cut != Cut::Spared
+            && !(op.opens() && op != Op::Fence && why.contains("is taken by"))
         {
             return Err(format!("the child was told: {why}"));
+        }
+        if op == Op::LeaveLast {
+            return self.settle_last();
         }
         let after = [page.told(Answer::Write), page.told(Answer::Read)];
         let has_endpoint = cut == Cut::Frozen && !op.is_long();

@@ -15,6 +15,7 @@
 //! Words that are written often by one side stand on a pair of cache lines of their own (128
 //! bytes, since processors fetch lines in pairs). Read next: `ring.rs`, which says what the words
 //! mean.
+#![forbid(unsafe_code)]
 
 use std::mem::{offset_of, size_of};
 

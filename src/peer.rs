@@ -48,10 +48,23 @@ impl Watch {
         self.state
     }
 
+    /// The short look at a peer that is alive: its heart beats on. False if a long look is needed.
+    pub(crate) fn glance(&mut self, now_ns: u64, beat: u64) -> bool {
+        match &mut self.seen {
+            Some(seen) if self.state == PeerState::Alive && seen.beat != beat => {
+                (seen.beat, seen.now_ns) = (beat, now_ns);
+                self.frozen_ns = 0;
+                self.probe_at_ns = 2 * self.period_ns;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Takes in what was seen. True if the lock must be asked before there is a verdict.
     pub(crate) fn look(&mut self, sight: Sight) -> bool {
         let before = self.seen.replace(sight);
-        if sight.epoch == 0 || sight.state == ROLE_ABSENT {
+        if is_absent(&sight) {
             self.state = PeerState::Absent;
             return false;
         }
@@ -72,7 +85,7 @@ impl Watch {
 
     /// Takes in whether the lock is held, after a look that asked for it.
     pub(crate) fn probe(&mut self, is_held: bool) {
-        let Some(sight) = self.seen else { return };
+        let Some(sight) = self.seen.filter(|sight| !is_absent(sight)) else { return };
         // Asked seldom while nothing changes: a peer that beats only with its calls is no reason
         // for a system call every tick.
         let soonest = 2 * self.period_ns;
@@ -87,6 +100,11 @@ impl Watch {
             PeerState::Alive
         };
     }
+}
+
+/// Whether nobody ever held the role.
+fn is_absent(sight: &Sight) -> bool {
+    sight.epoch == 0 || sight.state == ROLE_ABSENT
 }
 
 #[cfg(test)]

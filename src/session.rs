@@ -19,6 +19,7 @@
 //!
 //! This file must never decide anything from a pid, a beat or a flag in shared memory. A pid only
 //! ever makes it more careful. Read next: `session/replace.rs`.
+#![forbid(unsafe_code)]
 
 mod leave;
 mod member;
@@ -280,7 +281,7 @@ pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64) {
     // Relaxed: the state below is released last; until then readers see the last owner.
     lines.epoch.store(epoch, Ordering::Relaxed);
     lines.pid.store(process::pid(), Ordering::Relaxed);
-    lines.start_time.store(process::start_time(process::pid()), Ordering::Relaxed);
+    lines.start_time.store(process::own_start_time(), Ordering::Relaxed);
     lines.pid_ns.store(process::pid_namespace(), Ordering::Relaxed);
     lines.capabilities.store(if is_registered { REGISTERED } else { 0 }, Ordering::Relaxed);
     lines.beat.fetch_add(1, Ordering::Relaxed);

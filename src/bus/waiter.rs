@@ -3,6 +3,7 @@
 //! The sleeper's side of the doorbell (`ring/doorbell.rs`): announce, heavy barrier, look again,
 //! and only then wait, for at most [`LONGEST_PARK`], so that not even a wake-up that nobody could
 //! send (its sender was killed between commit and wake) delays a message for longer.
+#![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 

@@ -11,6 +11,10 @@
 //! | `regressions.rs` | what these and the model checker found |
 //! | `loom.rs` | every edge of the table in `ring.rs`, in every interleaving (`--cfg loom`) |
 
+#[cfg(not(loom))]
+mod exhaustive;
+#[cfg(not(loom))]
+mod ghosts;
 #[cfg(loom)]
 mod loom;
 #[cfg(not(loom))]

@@ -11,6 +11,7 @@
 //! if it leads to a certain file: the name is moved aside first, looked at, and put back if a
 //! successor gave it to another segment meanwhile. Should the one who looks be killed there, the
 //! owner of that segment notices that its name is gone, and publishes again.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 

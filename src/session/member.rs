@@ -8,6 +8,7 @@
 //!
 //! Nothing here may be touched in a forked child: its locks may be held by threads that do not exist
 //! there. Every entry asks [`Member::is_home`] first.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,8 @@ use crate::sync::Ordering;
 use crate::sys::fork::Birth;
 use crate::sys::{clock, futex, lock, process};
 
+/// Every how many beats the background thread looks at everything, when nothing calls for it.
+const THOROUGH_EVERY: u64 = 16;
 /// How often the background thread looks at the file itself.
 const FILE_CHECK: Duration = Duration::from_millis(100);
 
@@ -368,17 +371,35 @@ impl Member {
         progress.store(progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// What the background thread does for this endpoint at every beat.
+    /// What the background thread does for this endpoint at every beat. Nearly always no more than
+    /// to beat and to see the peer's beat: a handful of cache lines.
     pub(crate) fn tick(&self, now_ns: u64) {
         // Relaxed: a tick too many does no harm.
         if self.left.load(Ordering::Relaxed) || self.in_trouble.load(Ordering::Relaxed) {
             return;
         }
-        let segment = self.segment();
-        let lines = segment.role(self.role);
+        if !self.tick_lightly(now_ns) {
+            self.tick_thoroughly(now_ns);
+        }
+    }
+
+    /// True if there is nothing more to do.
+    fn tick_lightly(&self, now_ns: u64) -> bool {
+        let seat = guard(&self.seat);
+        let beat = &seat.segment.role(self.role).beat;
         // Relaxed: watched for change only; this thread is the one that beats.
-        lines.beat.store(lines.beat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let own = beat.load(Ordering::Relaxed).wrapping_add(1);
+        beat.store(own, Ordering::Relaxed);
+        let peers = seat.segment.role(self.role.peer()).beat.load(Ordering::Relaxed);
+        let is_quiet = !is_doomed(&seat.segment) && !own.is_multiple_of(THOROUGH_EVERY);
+        drop(seat);
+        is_quiet && guard(&self.watch).glance(now_ns, peers)
+    }
+
+    #[cold]
+    fn tick_thoroughly(&self, now_ns: u64) {
         self.observe(false);
+        let segment = self.segment();
         if is_doomed(&segment) {
             self.follow_fate(&segment);
         }

@@ -18,6 +18,7 @@
 //! Killed or frozen anywhere, the next one starts again at the top: a second seal changes nothing, a
 //! second cut loses the swap, a second successor too, and its temporary file is taken away. A frozen
 //! one that wakes up finds its swap lost, or its rename already done: the token names one file only.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

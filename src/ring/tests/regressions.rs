@@ -245,3 +245,28 @@ fn a_successor_does_not_wait_for_more_than_the_ring_holds() {
         assert_eq!((id.epoch, bytes), (2, message));
     }
 }
+
+/// The published space was thought never to lag by more than a lap behind the stored tail. A reader
+/// that was held up between the two, after a batch, had its writer call the ring corrupt.
+#[test]
+fn published_space_may_lag_by_a_batch() {
+    let arena = Arena::new(64, 64, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let fill = |producer: &mut Producer| {
+        while producer.try_write(b"").map_err(|error| assert_eq!(error, Error::Full)).is_ok() {}
+    };
+    fill(&mut producer);
+    for _ in 0..7 {
+        read(&mut consumer).unwrap();
+    }
+    fill(&mut producer);
+    while let Some(found) = consumer.find_more().unwrap() {
+        consumer.pass(found);
+    }
+    consumer.store_place();
+    // Held up here: `settle` would follow.
+    fill(&mut producer);
+    fill(&mut producer);
+    assert_eq!(producer.head(), 70 + 63);
+}

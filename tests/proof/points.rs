@@ -37,6 +37,12 @@ impl Tally {
         self.failed += other.failed;
     }
 
+    /// One point, if the child came to it; else one that was missed.
+    fn count(&mut self, came: bool) -> usize {
+        self.missed += usize::from(!came);
+        usize::from(came)
+    }
+
     fn note(&mut self, place: &str, result: Result<Told, String>) {
         match result {
             Ok(told) => {
@@ -134,8 +140,7 @@ impl Subject {
         for k in spread(path.pcs.len() - 1, self.most) {
             let mut stage = self.set();
             let came = stage.direct(|child, idle| child.go(&path, k, idle));
-            tally.missed += usize::from(!came);
-            tally.instructions += 1;
+            tally.instructions += tally.count(came);
             tally.note(&self.place(format_args!("after {k} instructions")), stage.reckon(self.cut));
         }
     }
@@ -155,8 +160,7 @@ impl Subject {
             for _ in 0..=stop {
                 came = came && stage.direct(|child, idle| child.to_syscall(idle)) == Stop::Syscall;
             }
-            tally.missed += usize::from(!came);
-            tally.syscalls += 1;
+            tally.syscalls += tally.count(came);
             let side = if stop % 2 == 0 { "before" } else { "after" };
             let place = self.place(format_args!("{side} call {}", stop / 2));
             tally.note(&place, stage.reckon(self.cut));
@@ -179,8 +183,7 @@ impl Subject {
                     }
                     came && child.go(&stretch.path, change, idle)
                 });
-                tally.missed += usize::from(!came);
-                tally.changes += 1;
+                tally.changes += tally.count(came);
                 let place = self.place(format_args!("call {call}, {change} instructions on"));
                 tally.note(&place, stage.reckon(self.cut));
             }

@@ -5,7 +5,7 @@
 //! forked child has none and starts its own when it opens an endpoint.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +100,7 @@ pub(crate) fn leave(member: &Arc<Member>) {
 struct Round {
     members: Vec<(Arc<Member>, u64)>,
     version: u64,
-    watched: HashMap<u32, OwnedFd>,
+    watched: HashMap<u32, process::PidFd>,
 }
 
 impl Pulse {

@@ -114,8 +114,10 @@ impl Pulse {
                 if now >= *due {
                     member.tick(now);
                     let interval = member.options.beat_interval.as_nanos() as u64;
-                    // Beats that were missed are not made up for.
-                    *due = (*due + interval).max(now + interval / 2);
+                    // Beats that were missed are not made up for. Endpoints with the same interval
+                    // are due together, so that they cost one wake-up; processes are not.
+                    let phase = u64::from(process::pid()).wrapping_mul(7_919_000);
+                    *due = now + interval - now.wrapping_add(phase) % interval;
                 }
                 next = next.min(*due);
             }

@@ -26,6 +26,7 @@
 //! besides: a sleeper to wake, a segment to follow, a handle that was forked.
 
 mod batch;
+mod peek;
 mod reader;
 mod waiter;
 mod watch;
@@ -35,7 +36,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use batch::Batch;
-pub use reader::{Messages, Peek, PeekMany, Reader};
+pub use peek::{Messages, Peek, PeekMany};
+pub use reader::Reader;
 pub use watch::Watch;
 pub use writer::{Claim, Writer};
 
@@ -87,9 +89,10 @@ impl Options {
         if self.background {
             pulse::join(&lease.member)?;
         }
-        let writer = Writer::new(Arc::clone(&lease))?;
-        let reader = Reader::new(lease)?;
-        Ok(Endpoint { writer, reader })
+        let halves = Writer::new(Arc::clone(&lease))
+            .and_then(|writer| Ok(Endpoint { writer, reader: Reader::new(Arc::clone(&lease))? }));
+        // What cannot be used is left as it was found: a condemned seat is not cleaned up.
+        halves.inspect_err(|error| lease.condemn(error.clone()))
     }
 }
 
@@ -207,7 +210,8 @@ impl Endpoint {
     /// Leaves the bus. Dropping does the same and keeps what went wrong to itself.
     ///
     /// # Errors
-    /// What the system said when the lock was freed or the name removed.
+    /// What the system said when the lock was freed or the name removed; or what made the endpoint
+    /// unusable before, so that there was nothing left to leave.
     pub fn leave(self) -> Result<()> {
         self.writer.lease.leave()
     }

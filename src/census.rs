@@ -1,6 +1,7 @@
 //! Looking at segments from outside, and taking away what nobody needs.
 //!
 //! Everything here but [`remove`] maps read-only. Nothing that failed a check is ever touched.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -15,6 +15,7 @@
 //! Words that are written often by one side stand on a pair of cache lines of their own (128
 //! bytes, since processors fetch lines in pairs). Read next: `ring.rs`, which says what the words
 //! mean.
+#![forbid(unsafe_code)]
 
 use std::mem::{offset_of, size_of};
 
@@ -422,5 +423,80 @@ impl Geometry {
     /// The flags of [`Shape`].
     pub(crate) fn flags(&self) -> u32 {
         u32::from(self.overflow == Overflow::Overwrite)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of a document: each row `| name | number |`, the name in backquotes.
+    fn rows(text: &str) -> Vec<(String, u64)> {
+        text.lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `")?.split('|');
+                let name = cells.next()?.trim().trim_end_matches('`').to_owned();
+                let number = cells.next()?.trim();
+                let number = match number.strip_prefix("0x") {
+                    Some(hex) => u64::from_str_radix(&hex.replace('_', ""), 16),
+                    None => number.parse(),
+                };
+                Some((name, number.ok()?))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_document_says_what_the_code_does() {
+        let text = include_str!("../docs/layout.md");
+        let mut expected: Vec<(String, u64)> =
+            FIELDS.iter().map(|&(name, offset)| (name.to_owned(), offset as u64)).collect();
+        let constants = [
+            ("MAGIC", MAGIC),
+            ("LAYOUT_VERSION", LAYOUT_VERSION.into()),
+            ("LAYOUT_ID", LAYOUT_ID),
+            ("GUARD", GUARD.into()),
+            ("PAGE", PAGE),
+            ("FRAME_ALIGN", FRAME_ALIGN.into()),
+            ("FRAME_SIZE_MAX", FRAME_SIZE_MAX.into()),
+            ("SEGMENT_MAX", SEGMENT_MAX),
+            ("NAME_MAX", NAME_MAX as u64),
+            ("CUT_SLOTS", CUT_SLOTS as u64),
+            ("MARKS", MARKS as u64),
+            ("SEALED", SEALED.into()),
+            ("RETIRED", RETIRED),
+            ("ROLE_ABSENT", ROLE_ABSENT.into()),
+            ("ROLE_JOINED", ROLE_JOINED.into()),
+            ("ROLE_LEFT", ROLE_LEFT.into()),
+            ("ROLE_MOVING", ROLE_MOVING.into()),
+            ("REGISTERED", REGISTERED.into()),
+            ("CLEANUP", CLEANUP.into()),
+            ("bell SLEEP", crate::ring::SLEEP.into()),
+            ("bell SEALED", crate::ring::SEALED.into()),
+            ("bell FENCE", crate::ring::FENCE.into()),
+            ("bell LOOK", crate::ring::LOOK.into()),
+            ("length SKIP", crate::ring::SKIP.into()),
+            ("length EPOCH", crate::ring::EPOCH.into()),
+        ];
+        expected.extend(constants.map(|(name, value)| (name.to_owned(), value)));
+        let mut found = rows(text);
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "docs/layout.md and src/layout.rs differ");
+    }
+
+    #[test]
+    fn a_plan_is_checked_arithmetic() {
+        let plan = |frame_size, frames| {
+            let geometry = Geometry { frame_size, frames, overflow: Overflow::Refuse };
+            Plan::new([geometry, Geometry::default()])
+        };
+        assert_eq!(plan(64, 64).unwrap().size, 4096 * (1 + 1 + 1 + 1 + 128));
+        for (frame_size, frames) in
+            [(0, 8), (32, 8), (65, 8), (2 << 20, 8), (64, 0), (64, 1), (64, 3), (64, 1 << 63)]
+        {
+            let error = plan(frame_size, frames).unwrap_err();
+            assert!(matches!(error, Error::Config { .. }), "{frame_size} {frames}: {error}");
+        }
     }
 }

@@ -48,10 +48,23 @@ impl Watch {
         self.state
     }
 
+    /// The short look at a peer that is alive: its heart beats on. False if a long look is needed.
+    pub(crate) fn glance(&mut self, now_ns: u64, beat: u64) -> bool {
+        match &mut self.seen {
+            Some(seen) if self.state == PeerState::Alive && seen.beat != beat => {
+                (seen.beat, seen.now_ns) = (beat, now_ns);
+                self.frozen_ns = 0;
+                self.probe_at_ns = 2 * self.period_ns;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Takes in what was seen. True if the lock must be asked before there is a verdict.
     pub(crate) fn look(&mut self, sight: Sight) -> bool {
         let before = self.seen.replace(sight);
-        if sight.epoch == 0 || sight.state == ROLE_ABSENT {
+        if is_absent(&sight) {
             self.state = PeerState::Absent;
             return false;
         }
@@ -72,10 +85,15 @@ impl Watch {
 
     /// Takes in whether the lock is held, after a look that asked for it.
     pub(crate) fn probe(&mut self, is_held: bool) {
-        let Some(sight) = self.seen else { return };
+        let Some(sight) = self.seen.filter(|sight| !is_absent(sight)) else { return };
         // Asked seldom while nothing changes: a peer that beats only with its calls is no reason
         // for a system call every tick.
-        self.probe_at_ns = self.frozen_ns + self.frozen_ns.clamp(2 * self.period_ns, 20_000_000);
+        let soonest = 2 * self.period_ns;
+        let latest = soonest.max(20_000_000);
+        self.probe_at_ns = self.frozen_ns + self.frozen_ns.clamp(soonest, latest);
+        if self.frozen_ns < self.stale_ns {
+            self.probe_at_ns = self.probe_at_ns.min(self.stale_ns);
+        }
         let is_moving = sight.state == ROLE_MOVING && self.frozen_ns < self.stale_ns;
         self.state = if !is_held && !is_moving {
             if sight.state == ROLE_LEFT { PeerState::Left } else { PeerState::Dead }
@@ -84,5 +102,34 @@ impl Watch {
         } else {
             PeerState::Alive
         };
+    }
+}
+
+/// Whether nobody ever held the role.
+fn is_absent(sight: &Sight) -> bool {
+    sight.epoch == 0 || sight.state == ROLE_ABSENT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::ROLE_JOINED;
+
+    #[test]
+    fn a_slow_beat_is_a_beat_too() {
+        for period in [Duration::from_millis(1), Duration::from_millis(11), Duration::from_secs(1)]
+        {
+            let mut watch = Watch::new(period, period * 4);
+            let period_ns = period.as_nanos() as u64;
+            for tick in 0..3 {
+                let now_ns = 1 + tick * period_ns;
+                watch.look(Sight { now_ns, beat: 1, epoch: 1, state: ROLE_JOINED });
+                watch.probe(true);
+                assert_eq!(watch.state(), PeerState::Alive, "{period:?} {tick}");
+            }
+            watch.look(Sight { now_ns: 9 * period_ns, beat: 1, epoch: 1, state: ROLE_JOINED });
+            watch.probe(true);
+            assert!(matches!(watch.state(), PeerState::Hung(_)), "{period:?}");
+        }
     }
 }

@@ -44,6 +44,8 @@
 //! | PUBLISH | producer: commit word | consumer, tap, successor: commit word | the message before it |
 //! | RECLAIM | consumer: `tail`, `space` | producer: `space`, `tail` | the consumer's reads, before the frames are written again |
 //! | RESERVE | producer: `reserve`, then a release fence | racing reader: an acquire fence, then `reserve` | that its copy may be torn |
+//! | MARK | producer: a mark's position | tap, lapped reader: the same | the number and epoch there |
+//! | PLACE | either side: its `number` | whoever finds its place: the same | the commit words of the messages counted |
 //! | DOORBELL | sleeper: bell, heavy barrier, look again | other side: position, light barrier, bell | that somebody sleeps |
 //! | SEAL | sealer: bells, heavy barrier, scan | either side: position, light barrier, bell | that the segment is being replaced |
 //!
@@ -54,6 +56,8 @@
 mod arena;
 mod consumer;
 mod doorbell;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) mod fuzzing;
 mod producer;
 mod tap;
 #[cfg(test)]
@@ -72,9 +76,12 @@ use crate::layout::{FRAME_HEADER, MARKS, Mark, RingLines};
 use crate::sync::{Frames, Ordering, fence};
 
 /// In the length field: the rest of the ring, up to its end, is skipped.
-const SKIP: u32 = u32::MAX;
+pub(crate) const SKIP: u32 = u32::MAX;
 /// In the length field: the messages from here on are of the epoch in the payload.
-const EPOCH: u32 = u32::MAX - 1;
+pub(crate) const EPOCH: u32 = u32::MAX - 1;
+
+/// Walks before a head that runs away is given up; each needs a lap of writing during the walk.
+const WALKS: usize = 8;
 
 const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the ring is long" };
 
@@ -148,8 +155,14 @@ impl Ring {
     }
 
     /// Frames that a message of `len` bytes takes.
+    #[inline(always)]
     fn frames_for(&self, len: usize) -> u64 {
-        (len + FRAME_HEADER).div_ceil(self.frame_size as usize) as u64
+        let (bytes, size) = (len + FRAME_HEADER, self.frame_size as usize);
+        // A division takes longer than all else in a short call, and is seldom needed.
+        if size.is_power_of_two() {
+            return ((bytes + size - 1) >> size.trailing_zeros()) as u64;
+        }
+        bytes.div_ceil(size) as u64
     }
 
     /// An eighth of the ring: how often space is published, reserved and marked.
@@ -226,20 +239,21 @@ impl Ring {
 
     fn store_mark(&self, place: Place) {
         let mark = self.mark(place.pos);
-        // Relaxed: readers believe a mark only if `reserve` shows that it was not replaced.
-        mark.pos.store(place.pos, Ordering::Relaxed);
+        // Relaxed: the release of the position carries them. The one that they replace is a lap
+        // older, and `reserve` shows that it does not count any more.
         mark.number.store(place.number, Ordering::Relaxed);
         mark.epoch.store(place.epoch, Ordering::Relaxed);
+        // pairs MARK: whoever sees this position sees its number and epoch, or newer ones.
+        mark.pos.store(place.pos, Ordering::Release);
     }
 
     fn store_head(&self, place: Place) {
         let line = &self.lines().producer;
-        // Relaxed: read by a successor after the lock was freed, and by people. I4 says why the
-        // number comes first, and a kill keeps the program order of one line's stores on x86; the
-        // fence keeps it elsewhere.
+        // Relaxed: for people, and for a successor after the lock was freed.
         line.bytes.store(place.bytes, Ordering::Relaxed);
         line.epoch.store(place.epoch, Ordering::Relaxed);
-        line.number.store(place.number, Ordering::Relaxed);
+        // pairs PLACE: the number comes first (I4), and behind the commits that it counts.
+        line.number.store(place.number, Ordering::Release);
         line.head.store(place.pos, Ordering::Release);
     }
 
@@ -247,15 +261,24 @@ impl Ring {
     /// (I4). `end` bounds the walk when the head is already known.
     pub(crate) fn find_head(&self, end: Option<u64>) -> Result<Place> {
         let line = &self.lines().producer;
-        // Acquire: orders the numbers, stored before it, with it.
-        let pos = line.head.load(Ordering::Acquire);
-        let place = Place {
-            pos,
-            number: line.number.load(Ordering::Relaxed),
-            epoch: line.epoch.load(Ordering::Relaxed),
-            bytes: line.bytes.load(Ordering::Relaxed),
-        };
-        self.walk(place, end)
+        for _ in 0..WALKS {
+            // pairs PLACE: acquire, the number does not lag behind the head; and acquire again, the
+            // walk sees the commits of all that the number counts. Epoch, bytes: relaxed, behind it.
+            let pos = line.head.load(Ordering::Acquire);
+            let place = Place {
+                pos,
+                number: line.number.load(Ordering::Acquire),
+                epoch: line.epoch.load(Ordering::Relaxed),
+                bytes: line.bytes.load(Ordering::Relaxed),
+            };
+            let found = self.walk(place, end);
+            // A producer that goes on meanwhile may come round to where the walk began. It has
+            // stored its head anew before that.
+            if self.is_whole(pos) {
+                return found;
+            }
+        }
+        Err(Error::Corrupt { what: "a head that is a lap behind what is reserved" })
     }
 
     /// Follows the committed frames from `place` on, at most one lap.
@@ -287,11 +310,12 @@ impl Ring {
     /// Where the consumer stands.
     pub(crate) fn find_tail(&self) -> Place {
         let line = &self.lines().consumer;
-        // pairs RECLAIM: acquire, to see the number that goes with the tail.
+        // pairs PLACE: acquire, the number does not lag behind the tail; and acquire again, the
+        // commit words of the messages that it counts are there.
         let pos = line.tail.load(Ordering::Acquire);
-        let mut number = line.number.load(Ordering::Relaxed);
-        // Acquire: the meta word is that of the commit. The number was stored before the tail, so
-        // it may be one too high; if the message is still there, it says so itself.
+        let mut number = line.number.load(Ordering::Acquire);
+        // pairs PUBLISH: the meta word is that of the commit. The number was stored before the
+        // tail, so it may be too high; if the message is still there, it says so itself.
         if self.frames.commit(pos).load(Ordering::Acquire) == committed(pos) {
             // Relaxed: behind the acquire above.
             let meta = self.frames.meta(pos).load(Ordering::Relaxed);
@@ -395,8 +419,8 @@ impl Ring {
 
     /// The newest remembered boundary.
     fn newest_mark(&self) -> Option<Place> {
-        // pairs RESERVE: only chooses where to look; every mark is checked after it is read.
-        let reserve = self.lines().reserve.reserve.load(Ordering::Acquire);
+        // Relaxed: only chooses where to look; every mark is checked after it is read.
+        let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
         (0..=MARKS as u64)
             .find_map(|step| self.whole_mark(reserve.wrapping_sub(step * self.eighth())))
     }
@@ -413,15 +437,15 @@ impl Ring {
     /// The boundary remembered for the eighth around a position, if it still counts.
     fn whole_mark(&self, around: u64) -> Option<Place> {
         let mark = self.mark(around);
-        // Relaxed: believed only if it is whole afterwards.
+        // pairs MARK: acquire, number and epoch are those of this position or newer; newer ones are
+        // of an eighth that was reserved again, and then it is not whole. Hence relaxed.
         let place = Place {
-            pos: mark.pos.load(Ordering::Relaxed),
+            pos: mark.pos.load(Ordering::Acquire),
             number: mark.number.load(Ordering::Relaxed),
             epoch: mark.epoch.load(Ordering::Relaxed),
             bytes: 0,
         };
         let is_of_eighth = place.pos / self.eighth() == around / self.eighth();
-        // A mark replaced meanwhile is of an eighth that was reserved again.
         (self.is_whole(place.pos) && is_of_eighth).then_some(place)
     }
 }

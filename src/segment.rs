@@ -19,6 +19,7 @@ use crate::layout::*;
 use crate::ring::{Place, Ring};
 use crate::stats::Refusal;
 use crate::sync::{Frames, Ordering};
+use crate::sys::failpoint::hit;
 use crate::sys::fork::{self, Birth};
 use crate::sys::map::Mapping;
 use crate::sys::shm::{self, FileId, Kind};
@@ -41,6 +42,17 @@ pub(crate) struct Segment {
     pub path: PathBuf,
     pub lineage: u64,
     pub generation: u64,
+}
+
+/// How often a file may be replaced between opening it and looking at it.
+const REPLACED_MOST: usize = 100;
+
+/// What was found at a path.
+enum Attached {
+    Whole(Box<Segment>),
+    /// A file that lost its name after it was opened.
+    Nameless,
+    Nothing,
 }
 
 /// What a new segment is to be.
@@ -92,10 +104,12 @@ impl Segment {
         hold.close_after_fork(fd.as_raw_fd());
         drop(hold);
         let segment = Segment::map(fd, spec.clone(), true)?;
+        hit("build.mapped")?;
         segment.write_header(spec);
         for direction in Direction::BOTH {
             segment.ring(direction).format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
         }
+        hit("build.formatted")?;
         Ok(segment)
     }
 
@@ -106,6 +120,18 @@ impl Segment {
         mode: u32,
         writable: bool,
     ) -> Result<Option<Segment>> {
+        for _ in 0..REPLACED_MOST {
+            match Segment::try_attach(path, name, mode, writable)? {
+                Attached::Whole(segment) => return Ok(Some(*segment)),
+                Attached::Nothing => return Ok(None),
+                // The name leads to another one by now, or to none.
+                Attached::Nameless => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn try_attach(path: &Path, name: Option<&str>, mode: u32, writable: bool) -> Result<Attached> {
         let mut hold = fork::hold();
         let opened = match shm::open(path, writable) {
             Err(Error::Os { errno, .. }) if errno == libc::ELOOP => {
@@ -119,14 +145,18 @@ impl Segment {
             }
             other => other?,
         };
-        let Some(fd) = opened else { return Ok(None) };
+        let Some(fd) = opened else { return Ok(Attached::Nothing) };
         hold.close_after_fork(fd.as_raw_fd());
         drop(hold);
-        match inspect(fd.as_fd(), path, name, mode, writable) {
-            Ok(Some(spec)) => Segment::map(fd, spec, writable).map(Some),
+        let looked_at =
+            hit("attach.opened").and_then(|()| inspect(fd.as_fd(), path, name, mode, writable));
+        match looked_at {
+            Ok(Some(spec)) => {
+                Segment::map(fd, spec, writable).map(|segment| Attached::Whole(Box::new(segment)))
+            }
             other => {
                 fork::forget(fd.as_raw_fd());
-                other.map(|_| None)
+                other.map(|_| Attached::Nameless)
             }
         }
     }
@@ -347,7 +377,8 @@ fn inspect(
             return Err(access(path, why));
         }
     }
-    let header = read_header(fd, path)?;
+    // Through the file: a mapping of a truncated one would be a trap.
+    let header = shm::read_start(fd, PAGE as usize)?;
     let spec = parse_header(&header, path, facts.size)?;
     if let Some(name) = name.filter(|name| *name != spec.name) {
         return Err(Error::Name {
@@ -356,24 +387,6 @@ fn inspect(
         });
     }
     Ok((facts.links == 1).then_some(Spec { mode: facts.mode, ..spec }))
-}
-
-/// Reads the first page through the file: a mapping of a truncated file would be a trap.
-fn read_header(fd: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>> {
-    let mut header = vec![0; PAGE as usize];
-    let mut filled = 0;
-    while filled < header.len() {
-        match nix::sys::uio::pread(fd, &mut header[filled..], filled as i64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(crate::sys::os_error("pread", path.display(), errno as i32));
-            }
-        }
-    }
-    header.truncate(filled);
-    Ok(header)
 }
 
 /// Takes a header apart, and checks each value against what this build would have written.

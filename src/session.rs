@@ -19,6 +19,7 @@
 //!
 //! This file must never decide anything from a pid, a beat or a flag in shared memory. A pid only
 //! ever makes it more careful. Read next: `session/replace.rs`.
+#![forbid(unsafe_code)]
 
 mod leave;
 mod member;
@@ -39,6 +40,7 @@ use crate::ring::FENCE;
 use crate::segment::{self, Segment, Spec};
 use crate::stats::PeerState;
 use crate::sync::{Ordering, fence};
+use crate::sys::failpoint::hit;
 use crate::sys::{barrier, clock, lock, process};
 
 /// How long `open` goes on when segments keep being replaced under its hands.
@@ -65,10 +67,7 @@ enum Attempt {
     Joined(Role, u64),
     /// The owner lost its lock but seems to run on: its descriptor was closed behind its back.
     Suspicious,
-    Taken {
-        pid: u32,
-        state: &'static str,
-    },
+    Taken,
     /// The segment is on its way out.
     Again,
 }
@@ -128,9 +127,12 @@ fn create(spec: &Spec) -> Result<Option<Joined>> {
     if !lock::try_lock(segment.fd(), byte_of(Role::Master))? {
         return Err(Error::Lost { what: "a segment without a name was locked" });
     }
+    hit("create.locked")?;
     enroll(&segment, Role::Master, 1);
+    hit("create.enrolled")?;
     // pairs OPEN: the name appears when all is there.
     let is_published = segment.publish(&spec.path)?;
+    hit("create.published")?;
     let joined = Joined { segment, role: Role::Master, epoch: 1, predecessor: None };
     Ok(is_published.then_some(joined))
 }
@@ -154,7 +156,7 @@ fn join(segment: Segment, options: &Options, started: Instant) -> Result<Option<
             }
             Attempt::Again => return Ok(None),
             Attempt::Suspicious => return replace::fence(segment, role, options),
-            Attempt::Taken { .. } => {}
+            Attempt::Taken => {}
         }
     }
     if options.takeover == Takeover::Always && options.role != Role::Auto {
@@ -214,14 +216,13 @@ fn see_off(segment: &Segment, options: &Options, started: Instant) -> Result<()>
 /// Takes the role if its lock is free.
 fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
     let lines = segment.role(role);
-    // Relaxed: for the text of an error, or made sure of by the lock below.
-    let pid = lines.pid.load(Ordering::Relaxed);
     if is_still_moving(lines) {
-        return Ok(Attempt::Taken { pid, state: "moving" });
+        return Ok(Attempt::Taken);
     }
     if !lock::try_lock(segment.fd(), byte_of(role))? {
-        return Ok(Attempt::Taken { pid, state: "alive" });
+        return Ok(Attempt::Taken);
     }
+    hit("adopt.locked")?;
     let retry = |attempt| lock::unlock(segment.fd(), byte_of(role)).map(|()| attempt);
     if is_doomed(segment) || !segment.is_named()? {
         return retry(Attempt::Again);
@@ -232,6 +233,7 @@ fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
     // Relaxed: only holders of the lock write it, and the lock orders them.
     let epoch = lines.epoch.load(Ordering::Relaxed).wrapping_add(1);
     enroll(segment, role, epoch);
+    hit("adopt.enrolled")?;
     // pairs SEAL: a sealer that this look misses sees the epoch just stored.
     fence(Ordering::SeqCst);
     if is_doomed(segment) {
@@ -259,6 +261,14 @@ fn is_still_moving(lines: &RoleLines) -> bool {
         && clock::boot_ns().wrapping_sub(carried) < MOVING_GRACE.as_nanos() as u64
 }
 
+/// The same for whoever would take all of it away: as long as that owner's process may run, however
+/// long it was stopped.
+fn may_still_come(lines: &RoleLines) -> bool {
+    // Relaxed: as in `is_still_moving`.
+    let is_moving = lines.state.load(Ordering::Relaxed) == ROLE_MOVING;
+    is_still_moving(lines) || is_moving && owner_runs(lines)
+}
+
 /// How long the place of an owner that must move is kept for it.
 const MOVING_GRACE: Duration = Duration::from_millis(300);
 
@@ -266,9 +276,14 @@ const MOVING_GRACE: Duration = Duration::from_millis(300);
 /// its place must not be taken over in place; fencing is safe against it.
 fn seems_to_run(lines: &RoleLines) -> bool {
     // Relaxed: a wrong answer costs a rebuilt segment, or is what it would have been without asking.
+    lines.state.load(Ordering::Relaxed) == ROLE_JOINED && owner_runs(lines)
+}
+
+/// Whether the process that is noted as a role's owner runs, as far as can be told from here.
+fn owner_runs(lines: &RoleLines) -> bool {
+    // Relaxed: it only ever makes its callers more careful.
     let pid = lines.pid.load(Ordering::Relaxed);
-    lines.state.load(Ordering::Relaxed) == ROLE_JOINED
-        && lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace()
+    lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace()
         && process::is_running(pid, lines.start_time.load(Ordering::Relaxed))
 }
 
@@ -279,7 +294,7 @@ pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64) {
     // Relaxed: the state below is released last; until then readers see the last owner.
     lines.epoch.store(epoch, Ordering::Relaxed);
     lines.pid.store(process::pid(), Ordering::Relaxed);
-    lines.start_time.store(process::start_time(process::pid()), Ordering::Relaxed);
+    lines.start_time.store(process::own_start_time(), Ordering::Relaxed);
     lines.pid_ns.store(process::pid_namespace(), Ordering::Relaxed);
     lines.capabilities.store(if is_registered { REGISTERED } else { 0 }, Ordering::Relaxed);
     lines.beat.fetch_add(1, Ordering::Relaxed);

@@ -77,7 +77,7 @@ pub struct RingStats {
     pub backlog_frames: u64,
     /// Frames of the ring.
     pub frames: u64,
-    /// The most frames that were seen in use; looked at with the heartbeat and whenever the ring
+    /// The most frames that were seen in use; looked at every few heartbeats and whenever the ring
     /// was found full.
     pub high_water: u64,
     /// How often a write was refused or had to wait because the ring was full.

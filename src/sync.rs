@@ -9,12 +9,12 @@
 #[cfg(not(loom))]
 mod memory;
 #[cfg(loom)]
-mod model;
+pub(crate) mod model;
 
 #[cfg(not(loom))]
 pub(crate) use memory::Frames;
 #[cfg(loom)]
-pub(crate) use model::{Frames, Store};
+pub(crate) use model::Frames;
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -31,7 +31,7 @@ pub(crate) const REAL: bool = cfg!(not(loom));
 pub(crate) fn light_barrier() {
     // Loom has no processors to interrupt, so the model runs the pair as two full fences.
     #[cfg(loom)]
-    fence(Ordering::SeqCst);
+    model::light_barrier();
     #[cfg(not(loom))]
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
 }

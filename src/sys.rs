@@ -10,6 +10,7 @@
 pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod cores;
+pub(crate) mod failpoint;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod lock;

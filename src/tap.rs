@@ -2,6 +2,7 @@
 //!
 //! A tap maps the segment read-only, so it cannot disturb anybody; neither side knows of it. It
 //! follows the bus when its segment is replaced.
+#![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 

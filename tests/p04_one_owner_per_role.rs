@@ -68,7 +68,8 @@ fn master_racer(talk: &mut Talk) {
         let bus = racing_options(&name, Role::Master).open();
         let got = match &bus {
             Ok(_) => 1,
-            Err(Error::RoleTaken { role: Role::Master, pid, state: "alive" }) => {
+            // Alive, or hung if it was not scheduled meanwhile: it beats by hand.
+            Err(Error::RoleTaken { role: Role::Master, pid, .. }) => {
                 assert_ne!((*pid, *pid), (0, std::process::id()), "round {round}");
                 2
             }

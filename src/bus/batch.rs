@@ -64,9 +64,12 @@ impl Batch {
         self.bytes.get_mut(self.used..)?.get_mut(..len)
     }
 
-    /// Bytes that are free for another message; `None` if it cannot take one.
-    pub(crate) fn free(&self) -> Option<usize> {
-        (self.messages.len() < self.max_messages).then(|| self.bytes.len() - self.used)
+    /// All the room that is left, if it can take one more message.
+    pub(crate) fn all_room(&mut self) -> Option<&mut [u8]> {
+        if self.messages.len() == self.max_messages {
+            return None;
+        }
+        Some(&mut self.bytes[self.used..])
     }
 
     /// Takes in the message that was put into the room.

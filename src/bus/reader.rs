@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytemuck::AnyBitPattern;
 
 use super::waiter::{Bed, Waiter};
-use super::{Batch, Lease};
+use super::{Batch, Lease, Messages, Peek, PeekMany};
 use crate::config::{Direction, Geometry, MessageId};
 use crate::error::{Error, Result};
 use crate::ring::{Consumer, Found, LOOK, Place, SEALED, SLEEP};
@@ -28,16 +27,21 @@ pub struct Reader {
     birth: Birth,
     /// Every call has more to do than to read: this handle is unusable, or beats by hand.
     is_special: bool,
-    /// The bus moved since this was last asked: nothing there may have been said of the old segment.
-    has_moved: bool,
     segment: Arc<Segment>,
     pub(super) lease: Arc<Lease>,
     /// A peeked message of a direction that is overwritten, where only copies can be trusted.
     scratch: Vec<u8>,
     /// The id of the message in `scratch`.
     scratch_id: Option<MessageId>,
+    /// The bus moved since the last look.
+    has_moved: bool,
+    /// Looks that found nothing.
+    empties: u32,
     _not_sync: PhantomData<Cell<()>>,
 }
+
+/// Segments that one call follows, one after the other; only somebody hostile replaces more.
+const MOVES_MOST: usize = 64;
 
 impl Reader {
     pub(super) fn new(lease: Arc<Lease>) -> Result<Self> {
@@ -46,11 +50,12 @@ impl Reader {
             ring: Consumer::resume(seat.segment.ring(lease.role.peer().writes()))?,
             birth: lease.birth(),
             is_special: !lease.options.background,
-            has_moved: false,
             segment: seat.segment,
             lease,
             scratch: Vec::new(),
             scratch_id: None,
+            has_moved: false,
+            empties: 0,
             _not_sync: PhantomData,
         })
     }
@@ -96,11 +101,13 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::read`], with `Empty` for `Timeout`.
-    #[inline]
+    #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        match self.read_once(buffer) {
-            Err(Error::Empty) => self.read_again(buffer),
-            done => done,
+        loop {
+            match self.read_once(buffer) {
+                Err(Error::Empty) => self.nothing_here()?,
+                done => return done,
+            }
         }
     }
 
@@ -145,18 +152,6 @@ impl Reader {
         Ok(value)
     }
 
-    /// Nothing is there, unless the bus moved meanwhile.
-    #[cold]
-    fn read_again(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        while std::mem::take(&mut self.has_moved) {
-            match self.read_once(buffer) {
-                Err(Error::Empty) => {}
-                done => return done,
-            }
-        }
-        Err(self.why_empty())
-    }
-
     /// The hot path.
     #[inline(always)]
     fn read_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
@@ -168,7 +163,7 @@ impl Reader {
         }
         let found = match self.ring.find() {
             Ok(Some(found)) => found,
-            Ok(None) => return self.rest(),
+            Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
         self.ring.copy(found, buffer)?;
@@ -194,7 +189,7 @@ impl Reader {
         }
         let len = match self.ring.race(buffer) {
             Ok(Some(len)) => len,
-            Ok(None) => return self.rest(),
+            Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
         if self.ring.ring().room_bell().glance() == 0 {
@@ -254,16 +249,15 @@ impl Reader {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
-        let mut found = match self.ring.find() {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                return match self.rest() {
-                    Err(Error::Empty) if std::mem::take(&mut self.has_moved) => self.fill(batch),
-                    Err(Error::Empty) => Err(self.why_empty()),
-                    other => other,
-                };
+        let mut found = loop {
+            match self.ring.find() {
+                Ok(Some(found)) => break found,
+                Ok(None) => {
+                    self.rest()?;
+                    self.nothing_here()?;
+                }
+                Err(error) => return self.stumble(error),
             }
-            Err(error) => return self.stumble(error),
         };
         let start = self.ring.bookmark();
         loop {
@@ -285,7 +279,10 @@ impl Reader {
     }
 
     /// Consumes what was passed.
-    fn told(&mut self, batch: &mut Batch) -> Result<()> {
+    pub(super) fn told(&mut self, batch: &mut Batch) -> Result<()> {
+        if !self.birth.is_here() {
+            return Err(Error::Forked);
+        }
         self.ring.store_place();
         if self.ring.ring().room_bell().glance() == 0 {
             self.ring.settle();
@@ -294,29 +291,22 @@ impl Reader {
         self.attend_many(batch)
     }
 
+    /// Goes back to where `fill` began.
+    pub(super) fn untold(&mut self, start: (Place, u64)) {
+        self.ring.go_back(start);
+    }
+
+    /// The same in a direction that is overwritten, one message after the other.
     fn race_many(&mut self, batch: &mut Batch) -> Result<usize> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.resize(batch.capacity().max(1), 0);
-        let done = loop {
-            let free = batch.free();
-            match self.try_read(&mut scratch[..free.unwrap_or(0)]) {
-                Ok(len) => {
-                    let id = self.ring.last_id().unwrap_or(MessageId { epoch: 0, number: 0 });
-                    if let Some(room) = batch.room(len) {
-                        room.copy_from_slice(&scratch[..len]);
-                        batch.push(id, len);
-                    }
-                    if batch.free().is_none() {
-                        break Ok(batch.len());
-                    }
-                }
-                Err(_) if !batch.is_empty() => break Ok(batch.len()),
-                Err(error) => break Err(error),
+        batch.clear();
+        while let Some(room) = batch.all_room() {
+            match self.try_read(room) {
+                Ok(len) => batch.push(self.ring.before_tail(), len),
+                Err(_) if !batch.is_empty() => break,
+                Err(error) => return Err(error),
             }
-        };
-        self.scratch = scratch;
-        self.scratch_id = None;
-        done
+        }
+        Ok(batch.len())
     }
 
     /// The messages as owned bytes, until none comes within the read timeout.
@@ -363,11 +353,11 @@ impl Reader {
         };
         match found {
             Ok(Some(len)) => Ok(len),
-            Ok(None) => match self.rest() {
-                Err(Error::Empty) if std::mem::take(&mut self.has_moved) => self.next_len(),
-                Err(Error::Empty) => Err(self.why_empty()),
-                other => other,
-            },
+            Ok(None) => {
+                self.rest()?;
+                self.nothing_here()?;
+                self.next_len()
+            }
             Err(error) => self.stumble(error),
         }
     }
@@ -384,18 +374,45 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::try_read`].
+    #[inline]
     pub fn try_peek(&mut self) -> Result<Peek<'_>> {
-        self.next_len()?;
-        self.shown()
+        loop {
+            if let Some((start, found)) = self.show()? {
+                return Ok(Peek { start, found, reader: self });
+            }
+            self.rest()?;
+            self.nothing_here()?;
+        }
     }
 
     /// Shows the next message in place; waits for it for at most `timeout`.
     ///
     /// # Errors
     /// As for [`Reader::read`].
+    #[inline]
     pub fn peek_timeout(&mut self, timeout: Duration) -> Result<Peek<'_>> {
-        self.await_message(timeout)?;
-        self.shown()
+        loop {
+            if let Some((start, found)) = self.show()? {
+                return Ok(Peek { start, found, reader: self });
+            }
+            self.await_message(timeout)?;
+        }
+    }
+
+    /// Where the next message lies, if it is there.
+    #[inline(always)]
+    fn show(&mut self) -> Result<Option<(*const u8, Found)>> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        if self.ring.is_racing() {
+            return self.show_copy();
+        }
+        match self.ring.find() {
+            Ok(Some(found)) => Ok(Some((self.ring.payload(), found))),
+            Ok(None) => Ok(None),
+            Err(error) => self.stumble(error),
+        }
     }
 
     /// Waits until a message is there.
@@ -414,58 +431,48 @@ impl Reader {
         }
     }
 
-    /// The message that `next_len` has just found.
-    fn shown(&mut self) -> Result<Peek<'_>> {
-        if self.ring.is_racing() {
-            return self.show_copy();
-        }
-        let id = self.ring.next_id();
-        match self.ring.find() {
-            Ok(Some(found)) => {
-                let start = self.ring.payload();
-                Ok(Peek { start, found: Some(found), len: found.len, id, reader: self })
-            }
-            Ok(None) => Err(Error::Empty),
-            Err(error) => self.stumble(error),
-        }
-    }
-
     /// In a direction that is overwritten, a peek holds a copy that was taken when it was whole;
-    /// released or not, the message cannot be asked to stay.
-    fn show_copy(&mut self) -> Result<Peek<'_>> {
-        if self.scratch_id.is_none() {
-            loop {
-                let Some(len) = self.ring.race_len()? else { return Err(Error::Empty) };
-                self.scratch.resize(len, 0);
-                let mut scratch = std::mem::take(&mut self.scratch);
-                let copied = self.ring.race(&mut scratch);
-                self.scratch = scratch;
-                match copied {
-                    Ok(Some(len)) => {
-                        self.scratch.truncate(len);
-                        self.scratch_id = self.ring.last_id();
-                        break;
-                    }
-                    Ok(None) => return Err(Error::Empty),
-                    // Overwritten by a longer one meanwhile.
-                    Err(Error::BufferTooSmall { .. }) => {}
-                    Err(error) => return self.stumble(error),
+    /// released or not, the message cannot be asked to stay in the ring, so it stays here.
+    #[cold]
+    fn show_copy(&mut self) -> Result<Option<(*const u8, Found)>> {
+        while self.scratch_id.is_none() {
+            let len = match self.ring.race_len() {
+                Ok(Some(len)) => len,
+                Ok(None) => return Ok(None),
+                Err(error) => return self.stumble(error),
+            };
+            let mut scratch = std::mem::take(&mut self.scratch);
+            scratch.resize(len, 0);
+            let copied = self.ring.race(&mut scratch);
+            self.scratch = scratch;
+            match copied {
+                Ok(Some(len)) => {
+                    self.scratch.truncate(len);
+                    self.scratch_id = self.ring.last_id();
                 }
+                Ok(None) => return Ok(None),
+                // Overwritten by a longer one meanwhile.
+                Err(Error::BufferTooSmall { .. }) => {}
+                Err(error) => return self.stumble(error),
             }
         }
-        let id = self.scratch_id.unwrap_or(MessageId { epoch: 0, number: 0 });
-        let (start, len) = (self.scratch.as_ptr(), self.scratch.len());
-        Ok(Peek { start, found: None, len, id, reader: self })
+        Ok(Some((self.scratch.as_ptr(), Found::copied(self.scratch.len()))))
     }
 
-    fn release(&mut self, found: Option<Found>) -> Result<()> {
+    /// Which message `show` has shown.
+    pub(super) fn shown_id(&self) -> MessageId {
+        self.scratch_id.unwrap_or_else(|| self.ring.next_id())
+    }
+
+    #[inline(always)]
+    pub(super) fn release(&mut self, found: Found) -> Result<()> {
         if !self.birth.is_here() {
             return Err(Error::Forked);
         }
-        let Some(found) = found else {
+        if self.ring.is_racing() {
             self.scratch_id = None;
             return Ok(());
-        };
+        }
         self.ring.consume(found);
         if self.ring.ring().room_bell().glance() == 0 {
             self.ring.settle();
@@ -495,6 +502,7 @@ impl Reader {
 
     /// Waits for a message. `Ok` is only a reason to look.
     fn wait_for_message(&mut self, waiter: &mut Waiter) -> Result<()> {
+        let changes = self.lease.peer_changes();
         if let Some(gone) = self.lease.disconnected() {
             // The peer was found gone after its last message: one more look tells if it is read.
             return match self.is_anything_there() {
@@ -511,10 +519,13 @@ impl Reader {
             parks: &ring.lines().consumer_stats.parks,
         };
         let consumer = &self.ring;
-        match waiter.wait(&self.lease, &bed, |_| consumer.is_committed()) {
-            true => Ok(()),
-            false => Err(Error::Timeout),
+        let lease = &self.lease;
+        let is_news = |_| consumer.is_committed() || lease.peer_changes() != changes;
+        if waiter.wait(lease, &bed, is_news) {
+            return Ok(());
         }
+        self.lease.note_progress(&self.segment);
+        Err(Error::Timeout)
     }
 
     fn is_anything_there(&self) -> bool {
@@ -523,23 +534,35 @@ impl Reader {
 
     /// Nothing is there: tells the writer of all the room, and looks whether the bus has moved.
     #[cold]
-    fn rest<T>(&mut self) -> Result<T> {
-        let rung = self.ring.ring().room_bell().glance();
-        if rung == 0 {
+    fn rest(&mut self) -> Result<()> {
+        if self.ring.ring().room_bell().glance() == 0 {
             self.ring.publish();
-            self.lease.note_progress(&self.segment);
-            return Err(Error::Empty);
+            self.note_empty();
+            return Ok(());
         }
         self.attend()?;
-        Err(Error::Empty)
+        // Nothing was handed out, so what is wrong can be told at once.
+        self.lease.trouble().map_or(Ok(()), Err)
     }
 
-    /// `Empty`, unless the peer is gone and the policy wants that said.
+    /// A look that found nothing is progress too; told now and then, since it may be a busy loop.
+    fn note_empty(&mut self) {
+        self.empties = self.empties.wrapping_add(1);
+        if self.empties.is_multiple_of(16) {
+            self.lease.note_progress(&self.segment);
+        }
+    }
+
+    /// `Ok` if it is worth looking again at once, because the bus has moved. Else `Empty`, unless the
+    /// peer is gone and the policy wants that said.
     #[cold]
-    fn why_empty(&self) -> Error {
+    fn nothing_here(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.has_moved) {
+            return Ok(());
+        }
         match self.lease.disconnected() {
-            Some(gone) if !self.is_anything_there() => gone,
-            _ => Error::Empty,
+            Some(gone) if !self.is_anything_there() => Err(gone),
+            _ => Err(Error::Empty),
         }
     }
 
@@ -556,22 +579,30 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn attend(&mut self) -> Result<bool> {
-        if self.answer() & SEALED == 0 {
-            self.ring.publish();
-            return Ok(true);
-        }
-        let cut = self.cut()?;
-        let is_inside = self.stay_before(&cut);
-        match self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat)) {
-            Ok(()) => Ok(is_inside),
-            Err(error) => {
+        let mut is_inside = true;
+        // Where it goes to may be sealed in its turn before this reader has told where it stands:
+        // then a successor knows nothing of what was read here.
+        for _ in 0..MOVES_MOST {
+            if self.answer() & SEALED == 0 {
+                self.ring.publish();
+                return Ok(is_inside);
+            }
+            let cut = self.cut()?;
+            is_inside &= self.stay_before(&cut);
+            if let Err(error) =
+                self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat))
+            {
                 self.is_special = true;
                 self.lease.condemn(error.clone());
                 // What the cut counts as read was read by this reader, and by nobody else.
                 let is_mine = self.ring.place().pos.wrapping_sub(cut.tail.pos) as i64 <= 0;
-                if is_inside && is_mine { Ok(true) } else { Err(error) }
+                return if is_inside && is_mine { Ok(true) } else { Err(error) };
             }
         }
+        let error = Error::Lost { what: "it is replaced again and again" };
+        self.is_special = true;
+        self.lease.condemn(error.clone());
+        Err(error)
     }
 
     #[cold]
@@ -662,101 +693,5 @@ impl Reader {
         (self.ring, self.segment) = (ring, seat.segment);
         self.has_moved = true;
         Ok(())
-    }
-}
-
-/// A message shown in place. Dropped, it stays unread; [`Peek::release`] consumes it.
-///
-/// Threat model: the bytes lie in shared memory. A peer that keeps the protocol does not touch them
-/// before the release (level 1); against one that is not trusted (level 2) use the calls that copy.
-pub struct Peek<'a> {
-    reader: &'a mut Reader,
-    start: *const u8,
-    len: usize,
-    found: Option<Found>,
-    id: MessageId,
-}
-
-impl Peek<'_> {
-    /// Which message it is.
-    #[must_use]
-    pub fn id(&self) -> MessageId {
-        self.id
-    }
-
-    /// Consumes it.
-    ///
-    /// # Errors
-    /// What makes the endpoint unusable. With `Fenced` the successor delivers the message again.
-    pub fn release(self) -> Result<()> {
-        self.reader.release(self.found)
-    }
-}
-
-impl Deref for Peek<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the message is committed, its length was checked, and its writer leaves it alone
-        // until it is released, which takes the borrow away; the segment stays mapped, since the
-        // reader is borrowed. A scratch copy is private memory.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
-    }
-}
-
-/// Messages copied but not consumed. Dropped, they stay unread; [`PeekMany::release`] consumes them.
-pub struct PeekMany<'a> {
-    reader: &'a mut Reader,
-    batch: &'a mut Batch,
-    /// Where they begin; `None` if they are consumed already, or released.
-    start: Option<(Place, u64)>,
-}
-
-impl PeekMany<'_> {
-    /// The messages in their order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (MessageId, &[u8])> {
-        self.batch.iter()
-    }
-
-    /// Consumes them all.
-    ///
-    /// # Errors
-    /// As for [`Peek::release`].
-    pub fn release(mut self) -> Result<()> {
-        if !self.reader.birth.is_here() {
-            return Err(Error::Forked);
-        }
-        match self.start.take() {
-            Some(_) => self.reader.told(self.batch),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for PeekMany<'_> {
-    fn drop(&mut self) {
-        if let Some(start) = self.start.take() {
-            self.reader.ring.go_back(start);
-        }
-    }
-}
-
-/// Iterator over messages as owned bytes; see [`Reader::messages`].
-pub struct Messages<'a> {
-    reader: &'a mut Reader,
-}
-
-impl Iterator for Messages<'_> {
-    type Item = Result<Vec<u8>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.reader.peek() {
-            Ok(peek) => {
-                let bytes = peek.to_vec();
-                Some(peek.release().map(|()| bytes))
-            }
-            Err(Error::Timeout) => None,
-            Err(error) => Some(Err(error)),
-        }
     }
 }

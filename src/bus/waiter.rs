@@ -3,6 +3,7 @@
 //! The sleeper's side of the doorbell (`ring/doorbell.rs`): announce, heavy barrier, look again,
 //! and only then wait, for at most [`LONGEST_PARK`], so that not even a wake-up that nobody could
 //! send (its sender was killed between commit and wake) delays a message for longer.
+#![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ impl Waiter {
         }
         match self.wait {
             Wait::Spin => spin(is_ready, bed),
-            Wait::Adaptive if !self.has_spun && cores::usable() > 1 => {
+            Wait::Adaptive if !self.has_spun && cores::online() > 1 => {
                 // Once per call: whoever slept and was woken for nothing sleeps on.
                 self.has_spun = true;
                 spin(is_ready, bed);
@@ -92,7 +93,7 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>) {
             return;
         }
         std::hint::spin_loop();
-        if turn % SPINS_PER_CLOCK == 0 && cores::usable() == 1 {
+        if turn % SPINS_PER_CLOCK == 0 && cores::online() == 1 {
             // The peer needs this very core.
             std::thread::yield_now();
         }

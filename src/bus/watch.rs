@@ -1,4 +1,5 @@
 //! A view of an open endpoint for threads that neither write nor read.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

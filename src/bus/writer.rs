@@ -90,7 +90,7 @@ impl Writer {
     ///
     /// # Errors
     /// `Full`, `TooLong`, or what makes the endpoint unusable.
-    #[inline]
+    #[inline(always)]
     pub fn try_write(&mut self, message: &[u8]) -> Result<()> {
         match self.try_once(message) {
             Err(Error::Full) => self.refuse(),
@@ -210,76 +210,85 @@ impl Writer {
     ///
     /// # Errors
     /// As for [`Writer::try_write`].
+    #[inline]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>> {
-        match self.make_claim(len) {
-            Err(Error::Full) => self.refuse()?,
-            Err(other) => return Err(other),
-            Ok(()) => {}
+        match self.claim_once(len) {
+            Ok(start) => Ok(Claim { start, len, writer: self }),
+            Err(Error::Full) => self.refuse(),
+            Err(other) => Err(other),
         }
-        self.claimed(len)
     }
 
     /// Room for a message of `len` bytes; waits for it for at most `timeout`.
     ///
     /// # Errors
     /// As for [`Writer::write`].
+    #[inline]
     pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>> {
-        if let Err(error) = self.make_claim(len) {
-            if error != Error::Full {
-                return Err(error);
-            }
-            self.count_full();
-            let mut waiter = Waiter::new(self.lease.options.wait, timeout);
-            loop {
-                if !self.wait_for_room(&mut waiter, len) {
-                    return Err(Error::Timeout);
-                }
-                match self.make_claim(len) {
-                    Err(Error::Full) => {}
-                    Err(other) => return Err(other),
-                    Ok(()) => break,
-                }
-            }
-        }
-        self.claimed(len)
-    }
-
-    fn make_claim(&mut self, len: usize) -> Result<()> {
-        if self.is_special | !self.birth.is_here() {
-            self.enter()?;
-        }
-        match self.ring.claim(len) {
-            Ok(_) => Ok(()),
-            Err(error) => self.stumble(error),
-        }
-    }
-
-    /// The claim that `make_claim` just made room for.
-    fn claimed(&mut self, len: usize) -> Result<Claim<'_>> {
-        let start = if self.ring.is_racing() {
-            self.scratch.resize(len, 0);
-            self.scratch.as_mut_ptr()
-        } else {
-            self.ring.claim(len)?
+        let start = match self.claim_once(len) {
+            Err(Error::Full) => self.claim_waiting(len, timeout)?,
+            done => done?,
         };
         Ok(Claim { start, len, writer: self })
     }
 
+    #[cold]
+    fn claim_waiting(&mut self, len: usize, timeout: Duration) -> Result<*mut u8> {
+        self.count_full();
+        let mut waiter = Waiter::new(self.lease.options.wait, timeout);
+        loop {
+            if !self.wait_for_room(&mut waiter, len) {
+                return Err(Error::Timeout);
+            }
+            match self.claim_once(len) {
+                Err(Error::Full) => {}
+                done => return done,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn claim_once(&mut self, len: usize) -> Result<*mut u8> {
+        if self.is_special | !self.birth.is_here() {
+            self.enter()?;
+        }
+        match self.ring.claim(len) {
+            Ok(_) if self.ring.is_racing() => {
+                self.scratch.resize(len, 0);
+                Ok(self.scratch.as_mut_ptr())
+            }
+            Ok(start) => Ok(start),
+            Err(error) => self.stumble(error),
+        }
+    }
+
+    #[inline(always)]
     fn commit(&mut self, start: *const u8, len: usize) -> Result<()> {
         if !self.birth.is_here() {
             return Err(Error::Forked);
         }
         if self.ring.is_racing() {
-            let scratch = std::mem::take(&mut self.scratch);
-            let done = self.write(&scratch[..len]);
-            self.scratch = scratch;
-            return done;
+            return self.commit_copy(len);
         }
         // SAFETY: only a `Claim` commits, whose room was claimed last, since it borrows the writer.
         unsafe { self.ring.commit(len) };
         if self.ring.ring().data_bell().glance() == 0 {
             return Ok(());
         }
+        self.attend_claim(start, len)
+    }
+
+    /// In a direction that is overwritten a claim is private memory, written when it is committed.
+    #[cold]
+    fn commit_copy(&mut self, len: usize) -> Result<()> {
+        let scratch = std::mem::take(&mut self.scratch);
+        let done = self.write(&scratch[..len]);
+        self.scratch = scratch;
+        done
+    }
+
+    #[cold]
+    fn attend_claim(&mut self, start: *const u8, len: usize) -> Result<()> {
         // SAFETY: the message lies where it was claimed, in the old segment if it must be sent again
         // in a new one: that stays mapped while `segment` is held. Nobody writes there but us.
         let copy = unsafe { std::slice::from_raw_parts(start, len) }.to_vec();
@@ -444,15 +453,16 @@ impl Claim<'_> {
     ///
     /// # Errors
     /// What makes the endpoint unusable; the message is not sent then.
+    #[inline]
     pub fn commit(self) -> Result<()> {
-        let len = self.len;
-        self.commit_len(len)
+        self.writer.commit(self.start, self.len)
     }
 
     /// Makes a message of its first `len` bytes.
     ///
     /// # Errors
     /// `TooLong` if it has fewer; else as for [`Claim::commit`].
+    #[inline]
     pub fn commit_len(self, len: usize) -> Result<()> {
         if len > self.len {
             return Err(Error::TooLong { len, max: self.len });
@@ -464,6 +474,7 @@ impl Claim<'_> {
 impl Deref for Claim<'_> {
     type Target = [u8];
 
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
         // SAFETY: `len` bytes from `start` on were claimed; until the commit nobody else reads or
         // writes them (a tap does not believe frames that are not committed). They hold whatever
@@ -473,6 +484,7 @@ impl Deref for Claim<'_> {
 }
 
 impl DerefMut for Claim<'_> {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`, and the claim is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }

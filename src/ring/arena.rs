@@ -90,6 +90,13 @@ impl Arena {
         start..start + size
     }
 
+    /// Whether all of these bytes are in frames.
+    pub(crate) fn has(&self, at: *const u8, len: usize) -> bool {
+        let frames = self.memory.as_ptr().wrapping_add(GUARD + LINES).addr();
+        let end = frames + (self.words - LINES) * 8;
+        (frames..=end).contains(&at.addr()) && len <= end - at.addr()
+    }
+
     /// All of the ring as it is now.
     pub(crate) fn snapshot(&self) -> Vec<u64> {
         (0..self.words).map(|index| self.word(index).load(Ordering::Relaxed)).collect()

@@ -44,6 +44,13 @@ pub(crate) struct Found {
     frames: u64,
 }
 
+impl Found {
+    /// A message that was copied out of the ring.
+    pub(crate) fn copied(len: usize) -> Self {
+        Found { len, frames: 0 }
+    }
+}
+
 impl Consumer {
     /// Goes on where the last consumer stopped.
     pub(crate) fn resume(ring: Ring) -> Result<Self> {
@@ -83,8 +90,12 @@ impl Consumer {
 
     /// The message before the tail: the one read last, by this reader or an earlier one.
     pub(crate) fn last_id(&self) -> Option<MessageId> {
-        let number = self.number.checked_sub(1)?;
-        Some(MessageId { epoch: self.last_epoch, number })
+        (self.number > 0).then(|| self.before_tail())
+    }
+
+    /// The message before the tail, when there was one.
+    pub(crate) fn before_tail(&self) -> MessageId {
+        MessageId { epoch: self.last_epoch, number: self.number.wrapping_sub(1) }
     }
 
     /// The message that is next.
@@ -100,8 +111,8 @@ impl Consumer {
     /// Whether it is worth looking: something was committed at the tail.
     #[inline(always)]
     pub(crate) fn is_committed(&self) -> bool {
-        // pairs PUBLISH: only a reason to look, `find` checks.
-        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+        // Relaxed: only a reason to look, `find` acquires.
+        let word = self.ring.frames.commit(self.tail).load(Ordering::Relaxed);
         word == committed(self.tail) || (self.ring.overwrite && self.is_lapped())
     }
 
@@ -227,9 +238,9 @@ impl Consumer {
     #[inline(always)]
     pub(crate) fn store_place(&self) {
         let line = &self.ring.lines().consumer;
-        // Relaxed: carried by the release below, which keeps it first.
-        line.number.store(self.number, Ordering::Relaxed);
-        // pairs RECLAIM: the copy is done before the frames can be written again.
+        // pairs PLACE: the number comes first, and behind the commits that it counts.
+        line.number.store(self.number, Ordering::Release);
+        // pairs RECLAIM, PLACE: the copy is done before the frames can be written again.
         line.tail.store(self.tail, Ordering::Release);
     }
 
@@ -268,7 +279,8 @@ impl Consumer {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
     }
 
-    /// Stands where a reader of the same epoch stood on the segment that this one replaces.
+    /// Stands where a reader of the same epoch stood on the segment that this one replaces. The space
+    /// is not published before the caller has looked at the bell here too (I7).
     pub(crate) fn carry_on(&mut self, from: &Consumer) {
         self.rewind(from.place());
         self.last_epoch = from.last_epoch;
@@ -276,7 +288,6 @@ impl Consumer {
         // Relaxed: as in `enter_epoch`.
         self.ring.lines().consumer.epoch.store(self.epoch, Ordering::Relaxed);
         self.store_place();
-        self.publish();
     }
 
     /// Copies the next message while it may be overwritten, and consumes it.
@@ -329,8 +340,11 @@ impl Consumer {
             newest = Some(cursor);
             cursor.pass(frames);
         }
-        if let Some(newest) = newest {
-            self.follow(&newest);
+        match newest {
+            Some(newest) => self.follow(&newest),
+            // Everything was overwritten, and by nothing that is whole yet: that much is known.
+            None if self.ring.overwrite => self.follow(&cursor),
+            None => {}
         }
         Ok(self.number.wrapping_sub(start))
     }

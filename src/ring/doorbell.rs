@@ -16,6 +16,7 @@
 //! Each ring has two bells. The data bell is rung by the producer for a sleeping reader, the room
 //! bell by the consumer for a sleeping writer. A sealer sets `SEALED` in all of them, so that one
 //! load after each operation answers both questions.
+#![forbid(unsafe_code)]
 
 use super::Ring;
 use crate::sync::{AtomicU32, Ordering, fence, light_barrier};

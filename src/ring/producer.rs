@@ -117,8 +117,11 @@ impl Producer {
 
     /// Makes room for a message of `len` bytes and gives its place in the ring. Until
     /// [`Producer::commit`], nothing has happened; claiming again or writing aborts it.
+    #[inline(always)]
     pub(crate) fn claim(&mut self, len: usize) -> Result<*mut u8> {
-        self.make_ready(len)?;
+        if len > self.inline_len || !self.has_room(1) {
+            self.make_ready(len)?;
+        }
         Ok(self.ring.frames.payload(self.head))
     }
 
@@ -126,8 +129,10 @@ impl Producer {
     ///
     /// # Safety
     /// The last call must have been a claim of at least `len` bytes.
+    #[inline(always)]
     pub(crate) unsafe fn commit(&mut self, len: usize) {
-        self.finish(self.ring.frames_for(len), len);
+        let frames = if len <= self.inline_len { 1 } else { self.ring.frames_for(len) };
+        self.finish(frames, len);
         self.store_place();
     }
 
@@ -142,9 +147,10 @@ impl Producer {
         let frames = self.ring.frames_for(len.min(self.ring.max_len));
         let until_end = self.ring.until_end(self.head);
         let skipped = if frames > until_end { until_end } else { 0 };
-        let announced = u64::from(self.last_epoch != self.epoch);
+        // The announcement goes first, on its own: with the message it could be more than a ring.
+        let needed = if self.last_epoch == self.epoch { frames + skipped } else { 1 };
         // An error is worth it too: the try reports it.
-        !matches!(self.free_until(frames + skipped + announced, is_exact), Err(Error::Full))
+        !matches!(self.free_until(needed, is_exact), Err(Error::Full))
     }
 
     /// Copies the message into the free frames at the head, and says how many it takes.
@@ -196,10 +202,10 @@ impl Producer {
     #[inline(always)]
     fn store_place(&self) {
         let line = &self.ring.lines().producer;
-        // Relaxed: nobody synchronises with these; the number comes first, and a compiler fence
-        // keeps it there: a process that dies leaves a prefix of its own stores.
+        // Relaxed: for people, and for a successor after the lock was freed.
         line.bytes.store(self.bytes, Ordering::Relaxed);
-        line.number.store(self.number, Ordering::Relaxed);
+        // pairs PLACE: the number comes first (I4), and behind the commits that it counts.
+        line.number.store(self.number, Ordering::Release);
         line.head.store(self.head, Ordering::Release);
     }
 
@@ -291,8 +297,8 @@ impl Producer {
             // sealer has not seen is behind the cut (I7).
             // pairs RECLAIM: as above.
             let tail = self.ring.lines().consumer.tail.load(Ordering::Acquire);
-            // pairs SEAL: relaxed, behind the acquire.
-            if self.ring.lines().data_bell.word.load(Ordering::Relaxed) & SEALED == 0 {
+            // pairs SEAL: the glance's barrier keeps the look at the bell behind the tail.
+            if self.ring.data_bell().glance() & SEALED == 0 {
                 self.space_seen = self.checked_tail(tail)?;
             }
         }
@@ -308,8 +314,10 @@ impl Producer {
         if read <= self.head.wrapping_sub(self.space_seen) {
             return Ok(tail);
         }
-        // The published space may lag behind the exact tail seen before, but never by a lap.
-        if self.space_seen.wrapping_sub(tail) <= self.ring.capacity {
+        // The published space may lag behind the exact tail seen before: by an eighth, and by what
+        // was read in one go since. Less than two laps, then; the rest is for whatever else there
+        // may be, since what lies behind does no harm.
+        if self.space_seen.wrapping_sub(tail) <= self.ring.capacity.saturating_mul(4) {
             return Ok(self.space_seen);
         }
         Err(Error::Corrupt { what: "the reader's position is not inside the ring" })

@@ -12,6 +12,18 @@
 //! | `loom.rs` | every edge of the table in `ring.rs`, in every interleaving (`--cfg loom`) |
 
 #[cfg(not(loom))]
+mod exhaustive;
+#[cfg(not(loom))]
+mod ghosts;
+#[cfg(not(loom))]
+mod lies;
+#[cfg(loom)]
+mod loom;
+#[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]
+mod overwrite;
+#[cfg(not(loom))]
 mod regressions;
+#[cfg(not(loom))]
+mod torn;

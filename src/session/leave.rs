@@ -11,15 +11,17 @@
 //! if it leads to a certain file: the name is moved aside first, looked at, and put back if a
 //! successor gave it to another segment meanwhile. Should the one who looks be killed there, the
 //! owner of that segment notices that its name is gone, and publishes again.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
 use super::byte_of;
 use crate::config::Role;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::{CLEANUP, RETIRED, ROLE_JOINED, ROLE_LEFT};
 use crate::segment::Segment;
 use crate::sync::{Ordering, fence};
+use crate::sys::failpoint::hit;
 use crate::sys::{lock, shm};
 
 /// Gives up a role.
@@ -32,7 +34,9 @@ pub(super) fn leave(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
         // pairs BEAT: whoever sees it sees all that this owner did.
         lines.state.store(ROLE_LEFT, Ordering::Release);
     }
+    hit("leave.told")?;
     lock::unlock(segment.fd(), byte_of(role))?;
+    hit("leave.unlocked")?;
     // The last one out cleans up if either of the two wished it.
     // Relaxed: written under the locks.
     let wishes =
@@ -49,6 +53,7 @@ fn retire(segment: &Segment) -> Result<()> {
     if successor.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return Ok(());
     }
+    hit("retire.marked")?;
     finish_retirement(segment)
 }
 
@@ -64,7 +69,7 @@ pub(crate) fn remove_by_hand(segment: &Segment, force: bool) -> Result<()> {
     if successor.load(Ordering::Acquire) == RETIRED {
         remove_name(segment)?;
     }
-    sweep(&segment.path)
+    sweep(segment)
 }
 
 /// Removes the name of a retired segment, or takes the retirement back if somebody joined.
@@ -77,7 +82,7 @@ pub(super) fn finish_retirement(segment: &Segment) -> Result<()> {
     remove_name(segment)?;
     // Relaxed: a figure; fences leave files behind when they are killed.
     if segment.generation > 0 || segment.header().fate.cuts_taken.load(Ordering::Relaxed) > 0 {
-        sweep(&segment.path)?;
+        sweep(segment)?;
     }
     Ok(())
 }
@@ -90,14 +95,14 @@ pub(super) fn revive(segment: &Segment) {
 
 /// Whether any role has an owner, here or about to move here.
 fn is_held(segment: &Segment) -> Result<bool> {
-    for role in [Role::Master, Role::Slave] {
-        if lock::is_locked_by_other(segment.fd(), byte_of(role))?
-            || super::is_still_moving(segment.role(role))
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let is_awaited = |role| super::may_still_come(segment.role(role));
+    Ok(is_locked(segment)? || is_awaited(Role::Master) || is_awaited(Role::Slave))
+}
+
+/// Whether any role has an owner here.
+fn is_locked(segment: &Segment) -> Result<bool> {
+    Ok(lock::is_locked_by_other(segment.fd(), byte_of(Role::Master))?
+        || lock::is_locked_by_other(segment.fd(), byte_of(Role::Slave))?)
 }
 
 /// Takes the name away from this very file, and from no other.
@@ -107,18 +112,29 @@ fn remove_name(segment: &Segment) -> Result<()> {
     }
     let tomb = tomb_path(&segment.path);
     clear_tomb(&segment.path)?;
-    if !shm::rename_noreplace(&segment.path, &tomb)? {
+    hit("unlink.found")?;
+    if !move_name(&segment.path, &tomb)? {
         return Ok(());
     }
+    hit("unlink.moved")?;
     let is_ours = shm::facts_at(&tomb)?.is_some_and(|facts| facts.id == segment.id);
     // pairs OPEN: acquire; a retirement that was taken back means that somebody lives here.
     let is_retired = segment.header().fate.successor.load(Ordering::Acquire) == RETIRED;
     if is_ours && is_retired {
         shm::unlink(&tomb)?;
+        hit("unlink.done")?;
     } else {
-        shm::rename_noreplace(&tomb, &segment.path)?;
+        move_name(&tomb, &segment.path)?;
     }
     Ok(())
+}
+
+/// False if there is no such name any more, or the other one is taken: somebody else was faster.
+fn move_name(from: &Path, to: &Path) -> Result<bool> {
+    match shm::rename_noreplace(from, to) {
+        Err(Error::Os { errno, .. }) if errno == libc::ENOENT => Ok(false),
+        done => done,
+    }
 }
 
 /// Where a name is moved before it is removed.
@@ -133,25 +149,29 @@ pub(super) fn clear_tomb(path: &Path) -> Result<()> {
     shm::unlink(&tomb_path(path)).map(|_| ())
 }
 
-/// Removes what killed replacers left beside a name. Whoever still builds one holds its lock.
-fn sweep(path: &Path) -> Result<()> {
+/// Removes what killed replacers left beside the name of a retired segment. Whoever still builds a
+/// segment holds a lock in it, or is one of those who move there; but a retired segment has no
+/// successor, so nobody moves to one of its own lineage.
+fn sweep(segment: &Segment) -> Result<()> {
+    let path = &segment.path;
     let Some((directory, file)) = path.parent().zip(path.file_name()) else { return Ok(()) };
     let prefix = [file.as_encoded_bytes(), b"~"].concat();
     for name in shm::names_in(directory)? {
         if name.as_encoded_bytes().starts_with(&prefix) {
-            sweep_one(&directory.join(name))?;
+            sweep_one(&directory.join(name), segment.lineage)?;
         }
     }
     Ok(())
 }
 
-fn sweep_one(path: &Path) -> Result<()> {
-    let held = match Segment::attach(path, None, 0o777, true) {
-        Ok(Some(segment)) => is_held(&segment)?,
+fn sweep_one(path: &Path, lineage: u64) -> Result<()> {
+    let is_needed = match Segment::attach(path, None, 0o777, true) {
+        Ok(Some(found)) if found.lineage == lineage => is_locked(&found)?,
+        Ok(Some(found)) => is_held(&found)?,
         // Not even a segment, or gone already: nobody can be building it.
         Ok(None) | Err(_) => false,
     };
-    if !held {
+    if !is_needed {
         shm::unlink(path)?;
     }
     Ok(())

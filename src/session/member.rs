@@ -8,23 +8,26 @@
 //!
 //! Nothing here may be touched in a forked child: its locks may be held by threads that do not exist
 //! there. Every entry asks [`Member::is_home`] first.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Joined, byte_of, is_doomed, leave, replace, sight_of};
-use crate::config::{Direction, Disconnect, Options, Role};
+use crate::config::{Disconnect, Options, Role};
 use crate::error::{Error, Result};
 use crate::layout::{RETIRED, ROLE_JOINED, ROLE_MOVING};
 use crate::peer::Watch;
 use crate::ring::LOOK;
 use crate::segment::{self, Segment};
 use crate::stats::{Peer, PeerState, Refusal};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence};
 use crate::sys::fork::Birth;
 use crate::sys::{clock, futex, lock, process};
 
+/// Every how many beats the background thread looks at everything, when nothing calls for it.
+const THOROUGH_EVERY: u64 = 16;
 /// How often the background thread looks at the file itself.
 const FILE_CHECK: Duration = Duration::from_millis(100);
 
@@ -57,10 +60,9 @@ pub(crate) struct Member {
     new_peer: AtomicU32,
     observed_ns: AtomicU64,
     checked_ns: AtomicU64,
-    left: AtomicBool,
-    /// Held while the seat is looked after, so that nothing of that happens once it is given up: the
-    /// lock asked for again, or the retirement called a mistake.
-    care: Mutex<()>,
+    /// Whether it was left. Locked by whoever acts for the endpoint as a whole: were the role's lock
+    /// asked for again behind the back of a leaver, it would outlive the endpoint.
+    has_left: Mutex<bool>,
 }
 
 impl Member {
@@ -83,8 +85,7 @@ impl Member {
             new_peer: AtomicU32::new(0),
             observed_ns: AtomicU64::new(0),
             checked_ns: AtomicU64::new(clock::monotonic_ns()),
-            left: AtomicBool::new(false),
-            care: Mutex::new(()),
+            has_left: Mutex::new(false),
             options,
         };
         super::note_wishes(&member.seat().segment, member.role, &member.options);
@@ -106,6 +107,11 @@ impl Member {
     /// The seat as it is now.
     pub(crate) fn seat(&self) -> Seat {
         guard(&self.seat).clone()
+    }
+
+    /// The segment as it is now.
+    fn segment(&self) -> Arc<Segment> {
+        Arc::clone(&guard(&self.seat).segment)
     }
 
     /// Requests about memory that were refused.
@@ -156,7 +162,7 @@ impl Member {
 
     /// Makes the endpoint unusable: every call gives `error` from now on.
     pub(crate) fn condemn(&self, error: Error) {
-        let segment = self.seat().segment;
+        let segment = self.segment();
         self.condemn_at(&segment, error);
     }
 
@@ -173,8 +179,10 @@ impl Member {
         self.wake_own(segment);
     }
 
-    /// Wakes this process's own sleepers.
+    /// Wakes this process's own sleepers. What they are to see was stored before; they look at it
+    /// again behind a fence of their own when they have announced their sleep.
     fn wake_own(&self, segment: &Segment) {
+        fence(Ordering::SeqCst);
         let (out, back) =
             (segment.ring(self.role.writes()), segment.ring(self.role.peer().writes()));
         for bell in [out.room_bell(), back.data_bell()] {
@@ -188,15 +196,14 @@ impl Member {
 
     /// Looks at the peer; asks for its lock if that is needed, or `must_ask`.
     pub(crate) fn observe(&self, must_ask: bool) {
-        let seat = self.seat();
-        let segment = &seat.segment;
+        let segment = self.segment();
         let peer = self.role.peer();
-        let sight = sight_of(segment, peer);
+        let sight = sight_of(&segment, peer);
         let mut watch = guard(&self.watch);
         let before = watch.state();
         self.observed_ns.store(sight.now_ns, Ordering::Relaxed);
         if watch.look(sight) || (must_ask && before != PeerState::Absent) {
-            self.settle_moving(&seat);
+            self.settle_moving(&segment);
             let is_held = lock::is_locked_by_other(segment.fd(), byte_of(peer)).unwrap_or(true);
             watch.probe(is_held);
         }
@@ -215,12 +222,12 @@ impl Member {
             };
             self.gone_since_ns.store(since, Ordering::Relaxed);
             if after == PeerState::Alive {
-                self.announce_peer(segment);
+                self.announce_peer(&segment);
             }
             // Release: who sees the count sees the time.
             self.peer_changes.fetch_add(1, Ordering::Release);
             futex::wake(&self.peer_changes, i32::MAX);
-            self.wake_own(segment);
+            self.wake_own(&segment);
         }
     }
 
@@ -242,24 +249,28 @@ impl Member {
         Some(self.new_peer.swap(0, Ordering::Relaxed)).filter(|&pid| pid != 0)
     }
 
+    /// Counts the changes of the peer's state: for sleepers, who must not miss one.
+    pub(crate) fn peer_changes(&self) -> u32 {
+        // Acquire: who sees the count sees the time.
+        self.peer_changes.load(Ordering::Acquire)
+    }
+
     /// The verdict on the peer.
     pub(crate) fn peer_state(&self) -> PeerState {
         guard(&self.watch).state()
     }
 
-    /// A place kept for a peer that died before it came over is not kept any longer.
-    fn settle_moving(&self, seat: &Seat) {
+    /// A place kept for a peer that died before it came over is not kept any longer. A peer that has
+    /// not even come to the segment before this one may live on an older one: its time decides.
+    fn settle_moving(&self, segment: &Segment) {
         let peer = self.role.peer();
-        let lines = seat.segment.role(peer);
+        let lines = segment.role(peer);
         // Relaxed: the state only delays those who want the role.
         if lines.state.load(Ordering::Relaxed) != ROLE_MOVING {
+            guard(&self.seat).predecessor = None;
             return;
         }
-        let lives_there = seat
-            .predecessor
-            .as_ref()
-            .is_some_and(|old| lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(false));
-        if !lives_there {
+        if self.knows_peer_dead() {
             let _ = lines.state.compare_exchange(
                 ROLE_MOVING,
                 ROLE_JOINED,
@@ -267,6 +278,18 @@ impl Member {
                 Ordering::Relaxed,
             );
         }
+    }
+
+    /// Whether the peer died on the segment before this one. Not known of a peer that had yet to come
+    /// to that one either: its place is kept as long as the grace lasts.
+    fn knows_peer_dead(&self) -> bool {
+        let predecessor = guard(&self.seat).predecessor.clone();
+        let peer = self.role.peer();
+        predecessor.is_some_and(|old| {
+            // Relaxed: written before the new segment was published.
+            old.role(peer).state.load(Ordering::Relaxed) != ROLE_MOVING
+                && !lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(true)
+        })
     }
 
     /// The peer, as known now.
@@ -277,7 +300,7 @@ impl Member {
         if !self.options.background {
             self.observe_if_due();
         }
-        let segment = self.seat().segment;
+        let segment = self.segment();
         peer_at(&segment, self.role.peer(), guard(&self.watch).state())
     }
 
@@ -287,11 +310,7 @@ impl Member {
         let interval = self.options.beat_interval.as_nanos() as u64;
         if now.wrapping_sub(self.observed_ns.load(Ordering::Relaxed)) >= interval {
             self.observe(false);
-            let _care = guard(&self.care);
-            // Relaxed: behind the lock.
-            if !self.left.load(Ordering::Relaxed) {
-                self.check_file_if_due(now);
-            }
+            self.check_file_if_due(now);
         }
     }
 
@@ -341,7 +360,7 @@ impl Member {
         if !gives_up {
             return None;
         }
-        let peer = peer_at(&self.seat().segment, self.role.peer(), guard(&self.watch).state());
+        let peer = peer_at(&self.segment(), self.role.peer(), guard(&self.watch).state());
         let (role, pid) = (self.role.peer(), peer.pid);
         match peer.state {
             PeerState::Hung(silent) => Some(Error::PeerHung { role, pid, silent }),
@@ -360,7 +379,7 @@ impl Member {
 
     /// One heartbeat.
     pub(crate) fn beat(&self) {
-        let segment = self.seat().segment;
+        let segment = self.segment();
         // Relaxed: watched for change only.
         segment.role(self.role).beat.fetch_add(1, Ordering::Relaxed);
     }
@@ -372,21 +391,40 @@ impl Member {
         progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// What the background thread does for this endpoint at every beat.
+    /// What the background thread does for this endpoint at every beat. Nearly always no more than
+    /// to beat and to see the peer's beat: a handful of cache lines.
     pub(crate) fn tick(&self, now_ns: u64) {
-        let _care = guard(&self.care);
-        // Relaxed: behind the lock; trouble noticed a tick late does no harm.
-        if self.left.load(Ordering::Relaxed) || self.in_trouble.load(Ordering::Relaxed) {
+        // Relaxed: a tick too many does no harm.
+        if self.in_trouble.load(Ordering::Relaxed) {
             return;
         }
-        let segment = self.seat().segment;
-        let lines = segment.role(self.role);
+        if !self.tick_lightly(now_ns) {
+            self.tick_thoroughly(now_ns);
+        }
+    }
+
+    /// True if there is nothing more to do.
+    fn tick_lightly(&self, now_ns: u64) -> bool {
+        let seat = guard(&self.seat);
+        let beat = &seat.segment.role(self.role).beat;
         // Relaxed: watched for change only; this thread is the one that beats.
-        lines.beat.store(lines.beat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let own = beat.load(Ordering::Relaxed).wrapping_add(1);
+        beat.store(own, Ordering::Relaxed);
+        let peers = seat.segment.role(self.role.peer()).beat.load(Ordering::Relaxed);
+        let is_quiet = !is_doomed(&seat.segment) && !own.is_multiple_of(THOROUGH_EVERY);
+        drop(seat);
+        is_quiet && guard(&self.watch).glance(now_ns, peers)
+    }
+
+    #[cold]
+    fn tick_thoroughly(&self, now_ns: u64) {
         self.observe(false);
-        if is_doomed(&segment) {
+        let segment = self.segment();
+        let has_left = guard(&self.has_left);
+        if is_doomed(&segment) && !*has_left {
             self.follow_fate(&segment);
         }
+        drop(has_left);
         segment.ring(self.role.writes()).note_high_water();
         self.check_file_if_due(now_ns);
     }
@@ -408,6 +446,10 @@ impl Member {
             return;
         }
         self.checked_ns.store(now_ns, Ordering::Relaxed);
+        let has_left = guard(&self.has_left);
+        if *has_left {
+            return;
+        }
         if let Err(error) = self.check_file() {
             self.condemn(error);
         }
@@ -421,6 +463,7 @@ impl Member {
         if is_doomed(segment) {
             return Ok(());
         }
+        self.settle_moving(segment);
         // Asked for again, which changes nothing as long as it is ours.
         if !lock::try_lock(segment.fd(), byte_of(self.role))? {
             let by_pid = segment.role(self.role).pid.load(Ordering::Relaxed);
@@ -462,30 +505,37 @@ impl Member {
 
     /// Whether it was left.
     pub(crate) fn has_left(&self) -> bool {
-        // Relaxed: a figure for people.
-        self.left.load(Ordering::Relaxed)
+        *guard(&self.has_left)
     }
 
     // --- leaving ------------------------------------------------------------------------------
 
-    /// Leaves. In a forked child nothing is touched.
-    pub(crate) fn leave(&self) -> Result<()> {
-        if !self.is_home() || self.left.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let _care = guard(&self.care);
+    /// The seat from which to leave: in the segment that counts.
+    fn last_seat(&self) -> Result<Seat> {
         let mut seat = guard(&self.seat);
-        if self.trouble().is_some() {
-            return Ok(());
-        }
         if is_sealed(&seat.segment) {
             self.move_over(&mut seat)?;
         }
-        let seat = seat.clone();
+        Ok(seat.clone())
+    }
+
+    /// Leaves. In a forked child nothing is touched.
+    pub(crate) fn leave(&self) -> Result<()> {
+        if !self.is_home() {
+            return Ok(());
+        }
+        let mut has_left = guard(&self.has_left);
+        if std::mem::replace(&mut *has_left, true) {
+            return Ok(());
+        }
+        if let Some(trouble) = self.trouble() {
+            return Err(trouble);
+        }
+        let seat = self.last_seat()?;
         if seat.segment.check_file().is_err() {
             return Ok(());
         }
-        self.settle_moving(&seat);
+        self.settle_moving(&seat.segment);
         leave::leave(&seat.segment, self.role, seat.epoch)
     }
 }
@@ -514,9 +564,4 @@ pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
 /// Locks; a panic elsewhere left nothing half-done that matters here.
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The directions in the order of their owner: what it writes, what it reads.
-pub(crate) fn directions(role: Role) -> (Direction, Direction) {
-    (role.writes(), role.peer().writes())
 }

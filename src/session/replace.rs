@@ -18,6 +18,7 @@
 //! Killed or frozen anywhere, the next one starts again at the top: a second seal changes nothing, a
 //! second cut loses the swap, a second successor too, and its temporary file is taken away. A frozen
 //! one that wakes up finds its swap lost, or its rename already done: the token names one file only.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use crate::layout::*;
 use crate::ring::{Place, SEALED as SEALED_BIT};
 use crate::segment::{Segment, random};
 use crate::sync::{self, Ordering};
+use crate::sys::failpoint::hit;
 use crate::sys::{barrier, clock, futex, lock, shm};
 
 /// How long whoever began a replacement may take before another one does it.
@@ -79,6 +81,7 @@ fn build_successor(
         let ends = cut[direction as usize];
         new.ring(direction).rebuild(&old.ring(direction), ends.tail, ends.head)?;
     }
+    hit("rebuild.copied")?;
     for role in [Role::Master, Role::Slave] {
         if replaced == Some(role) {
             succeed_in(old, &new, role)?;
@@ -86,6 +89,7 @@ fn build_successor(
             carry_over(old, &new, role, me == Some(role))?;
         }
     }
+    hit("rebuild.done")?;
     Ok(new)
 }
 
@@ -106,11 +110,13 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
     }
     // pairs SEAL: the heavy barrier below carries the order.
     header.fate.sealed.store(SEALED, Ordering::Release);
+    hit("seal.begun")?;
     for direction in Direction::BOTH {
         let ring = segment.ring(direction);
         ring.data_bell().set(SEALED_BIT);
         ring.room_bell().set(SEALED_BIT);
     }
+    hit("seal.rung")?;
     sync::fence(Ordering::SeqCst);
     if needs_heavy && !barrier::heavy() {
         return Err(crate::sys::os_error("membarrier", segment.path.display(), libc::EPERM));
@@ -146,9 +152,11 @@ fn choose_cut(segment: &Segment) -> Result<[CutRing; 2]> {
         ring.check_distance(tail.pos, head.pos)?;
         store_cut(&lines.rings[direction as usize], CutRing { head, tail });
     }
+    hit("cut.noted")?;
     // pairs SEAL: released with the choice; who loses the swap uses the winner's.
     let _ = fate.cut.compare_exchange(0, slot as u32 + 1, Ordering::AcqRel, Ordering::Acquire);
     futex::wake(&fate.cut, i32::MAX);
+    hit("cut.chosen")?;
     cut_of(segment).ok_or(Error::Corrupt { what: "a cut without a place" })
 }
 
@@ -251,13 +259,16 @@ fn succeed(old: &Segment, new: &Segment) -> Result<bool> {
     if !new.publish(&temporary)? {
         return Ok(false);
     }
+    hit("succeed.linked")?;
     let successor = &old.header().fate.successor;
     // pairs OPEN: the temporary name leads to a whole segment before its token is known.
     if successor.compare_exchange(0, token, Ordering::AcqRel, Ordering::Acquire).is_err() {
         shm::unlink(&temporary)?;
         return Ok(false);
     }
+    hit("succeed.chosen")?;
     give_name(old)?;
+    hit("succeed.named")?;
     Ok(true)
 }
 
@@ -334,9 +345,11 @@ fn try_move(old: &Segment, options: &Options, role: Role, epoch: u64) -> Result<
     if let Some(error) = fenced() {
         return Err(error);
     }
+    hit("move.found")?;
     if !lock::try_lock(new.fd(), byte_of(role))? {
         return Ok(None);
     }
+    hit("move.locked")?;
     if let Some(error) = fenced() {
         return Err(error);
     }

@@ -1,11 +1,12 @@
 //! An asymmetric barrier: nothing on the busy side, one system call on the rare one.
 //!
 //! [`heavy`] makes every running thread of every *registered* process pass a full memory barrier,
-//! so a thread over there that only did [`light`] is ordered as if it had executed a fence. It
+//! so a thread over there that only did
+//! [`light_barrier`](crate::sync::light_barrier) is ordered as if it had executed a fence. It
 //! must never be relied on towards a process that did not [`register`], nor after `heavy` said
 //! `false`: both sides must then use a real `fence(SeqCst)`.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use super::fork;
 
@@ -32,12 +33,6 @@ pub(crate) fn register() -> bool {
 /// The rare side; `false` if the kernel refused, and then nothing is ordered.
 pub(crate) fn heavy() -> bool {
     membarrier(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0
-}
-
-/// The busy side: keeps the compiler from moving anything, and the processor free to.
-#[inline]
-pub(crate) fn light() {
-    compiler_fence(Ordering::SeqCst);
 }
 
 /// Whether the kernel offers both commands. Asked once; a filter set up later may still refuse.
@@ -128,7 +123,7 @@ mod tests {
     #[test]
     fn light_against_heavy_never_misses_both() {
         if available() && register() {
-            assert_eq!(misses(light, || assert!(heavy())), 0);
+            assert_eq!(misses(crate::sync::light_barrier, || assert!(heavy())), 0);
         }
     }
 }

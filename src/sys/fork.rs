@@ -123,8 +123,10 @@ fn unmap(word: *mut AtomicU32) {
 
 // --- what the child does at once ------------------------------------------------------------
 
-/// Closes this descriptor in every child, right after the fork.
-pub(crate) fn close_after_fork(fd: RawFd) {
+/// Closes this descriptor in every child, right after the fork. The library opens and lists in one
+/// step, under [`hold`].
+#[cfg(test)]
+fn close_after_fork(fd: RawFd) {
     hold().close_after_fork(fd);
 }
 

@@ -55,20 +55,40 @@ fn field_of(stat: &[u8], after_name: usize) -> Option<u64> {
     fields.split_whitespace().nth(after_name)?.parse().ok()
 }
 
+/// When this process was started. Asked once: reading it is dearer than all else in opening a bus.
+pub(crate) fn own_start_time() -> u64 {
+    static STARTED: Remembered = Remembered::new();
+    STARTED.get(|| start_time(pid()))
+}
+
 /// The namespace in which [`pid`] means something; 0 if it is not known.
 pub(crate) fn pid_namespace() -> u64 {
-    static NAMESPACE: AtomicU64 = AtomicU64::new(0);
-    static ASKED_BY: AtomicU32 = AtomicU32::new(0);
-    let generation = fork::generation();
-    // A child may live in another namespace than its parent. Acquire, with the release below: who
-    // sees the generation sees its answer.
-    if ASKED_BY.load(Ordering::Acquire) == generation {
-        return NAMESPACE.load(Ordering::Relaxed);
+    static NAMESPACE: Remembered = Remembered::new();
+    NAMESPACE.get(|| fs::metadata("/proc/self/ns/pid").map_or(0, |facts| facts.ino()))
+}
+
+/// A number that stays the same for the life of a process, and may be another one in its child.
+struct Remembered {
+    value: AtomicU64,
+    asked_by: AtomicU32,
+}
+
+impl Remembered {
+    const fn new() -> Self {
+        Remembered { value: AtomicU64::new(0), asked_by: AtomicU32::new(0) }
     }
-    let found = fs::metadata("/proc/self/ns/pid").map_or(0, |facts| facts.ino());
-    NAMESPACE.store(found, Ordering::Relaxed);
-    ASKED_BY.store(generation, Ordering::Release);
-    found
+
+    fn get(&self, ask: impl Fn() -> u64) -> u64 {
+        let generation = fork::generation();
+        // Acquire, with the release below: who sees the generation sees its answer.
+        if self.asked_by.load(Ordering::Acquire) == generation {
+            return self.value.load(Ordering::Relaxed);
+        }
+        let found = ask();
+        self.value.store(found, Ordering::Relaxed);
+        self.asked_by.store(generation, Ordering::Release);
+        found
+    }
 }
 
 /// A descriptor that stands for a process. Should it be closed behind our back and its number used

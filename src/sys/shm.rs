@@ -104,6 +104,22 @@ pub(crate) fn facts_at(path: &Path) -> Result<Option<FileFacts>> {
     }
 }
 
+/// The first `len` bytes of a file, or as many as it has.
+pub(crate) fn read_start(fd: BorrowedFd<'_>, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match nix::sys::uio::pread(fd, &mut bytes[filled..], filled as i64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(os_error("pread", name_of(fd), errno as i32)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 /// A new file in `dir` that has no name yet, all of its `size` bytes allocated and zero, with
 /// exactly the permissions `mode`.
 pub(crate) fn create_unnamed(dir: &Path, size: u64, mode: u32) -> Result<OwnedFd> {

@@ -220,3 +220,73 @@ fn counting_up_to_a_cut_is_bounded_by_the_ring() {
     arena.ring().frames.meta(1).store(100, Ordering::Relaxed);
     assert!(producer.count_before(0, 1 << 62).is_err_and(|e| matches!(e, Error::Corrupt { .. })));
 }
+
+/// A new owner that had not announced itself yet waited for room for the announcement and the
+/// message together; in the smallest ring, or for the longest messages, that never comes.
+#[test]
+fn a_successor_does_not_wait_for_more_than_the_ring_holds() {
+    for (frames, len) in [(2, 0), (8, 4 * 64 - 16)] {
+        let arena = Arena::new(64, frames, Overflow::Refuse, at(0));
+        let mut consumer = Consumer::resume(arena.ring()).unwrap();
+        let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+        while producer.try_write(b"").is_ok() {}
+        let mut producer = Producer::resume(arena.ring(), 2).unwrap();
+        let message = vec![7; len];
+        assert!(!producer.may_have_room(len, true));
+        assert!(matches!(producer.try_write(&message), Err(Error::Full)));
+        for _ in 0..4 {
+            while read(&mut consumer).is_some_and(|(_, bytes)| bytes.is_empty()) {}
+            assert!(producer.may_have_room(len, true));
+            if producer.try_write(&message).is_ok() {
+                break;
+            }
+        }
+        let (id, bytes) = read(&mut consumer).unwrap();
+        assert_eq!((id.epoch, bytes), (2, message));
+    }
+}
+
+/// The published space was thought never to lag by more than a lap behind the stored tail. A reader
+/// that was held up between the two, after a batch, had its writer call the ring corrupt.
+#[test]
+fn published_space_may_lag_by_a_batch() {
+    let arena = Arena::new(64, 64, Overflow::Refuse, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let fill = |producer: &mut Producer| {
+        while producer.try_write(b"").map_err(|error| assert_eq!(error, Error::Full)).is_ok() {}
+    };
+    fill(&mut producer);
+    for _ in 0..7 {
+        read(&mut consumer).unwrap();
+    }
+    fill(&mut producer);
+    while let Some(found) = consumer.find_more().unwrap() {
+        consumer.pass(found);
+    }
+    consumer.store_place();
+    // Held up here: `settle` would follow.
+    fill(&mut producer);
+    fill(&mut producer);
+    assert_eq!(producer.head(), 70 + 63);
+}
+
+/// A tap for which no boundary was whole just then, because the writer was about to store the next
+/// one, began at position 0, and counted everything since the birth of the bus as lost.
+#[test]
+fn a_tap_that_begins_nowhere_has_lost_nothing() {
+    let arena = Arena::new(64, 2, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    for n in 0..9 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    let ring = arena.ring();
+    // Reserved, and no mark yet.
+    ring.lines().reserve.reserve.fetch_add(1, Ordering::Relaxed);
+    let mut tap = Cursor::at_oldest(ring);
+    let mut buffer = [0; 8];
+    assert!(tap.try_copy(&mut buffer).unwrap().is_none());
+    producer.try_write(&[9; 8]).unwrap();
+    let copied = tap.try_copy(&mut buffer).unwrap().unwrap();
+    assert_eq!((copied.id.number, buffer, tap.lost()), (9, [9; 8], 0));
+}

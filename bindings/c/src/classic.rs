@@ -1,0 +1,313 @@
+//! The calls of ESHM 1.0: same symbols, same structs, same numbers.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::time::Duration;
+
+use eshm::{Error, Options, PeerState, Role, Takeover};
+
+use crate::bus::{ESHMHandle, Open, Shown};
+use crate::fault::{BUFFER_TOO_SMALL, Fault};
+use crate::guard::{call, status};
+use crate::open::{milliseconds, options_named};
+use crate::seat::with_time;
+use crate::types::{self, ESHMConfig, ESHMStats};
+
+/// `ESHM_MAX_DATA_SIZE`: the most that `eshm_write` takes, whatever the geometry.
+const MAX_DATA_SIZE: usize = 4096;
+/// How often an AUTO looks again when the master comes and goes at the same time.
+const ROUNDS: u32 = 100;
+/// How long `eshm_read` waits.
+const READ_TIMEOUT_MS: u32 = 1000;
+
+/// What a program gives to be written.
+///
+/// # Safety
+///
+/// `data` is NULL or points to `size` bytes that stay as they are for as long as `'a` lasts.
+pub unsafe fn given<'a>(data: *const c_void, size: usize) -> Result<&'a [u8], Fault> {
+    match (data.is_null(), size) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Fault::Param("data is NULL, its size is not 0")),
+        (_, size) if size > isize::MAX as usize => {
+            Err(Fault::Param("size is no size of an object"))
+        }
+        // SAFETY: as the caller promises, and neither NULL nor too long.
+        (false, size) => Ok(unsafe { std::slice::from_raw_parts(data.cast(), size) }),
+    }
+}
+
+/// Where a program wants something read to.
+///
+/// # Safety
+///
+/// `buffer` is NULL or points to `size` bytes that nobody else uses for as long as `'a` lasts.
+pub unsafe fn place<'a>(buffer: *mut c_void, size: usize) -> Result<&'a mut [u8], Fault> {
+    // No object is larger, but a caller may say "more than enough".
+    let size = size.min(isize::MAX as usize);
+    match (buffer.is_null(), size) {
+        (_, 0) => Ok(&mut []),
+        (true, _) => Err(Fault::Param("buffer is NULL, its size is not 0")),
+        // SAFETY: as the caller promises, and neither NULL nor too long.
+        (false, size) => Ok(unsafe { std::slice::from_raw_parts_mut(buffer.cast(), size) }),
+    }
+}
+
+/// Where a program wants one value.
+///
+/// # Safety
+///
+/// `to` is NULL or may be written for as long as `'a` lasts.
+pub unsafe fn out<'a, T>(to: *mut T) -> Result<&'a mut T, Fault> {
+    // SAFETY: as the caller promises.
+    unsafe { to.as_mut() }.ok_or(Fault::Param("the place for the result is NULL"))
+}
+
+/// A text of C.
+///
+/// # Safety
+///
+/// `text` is NULL or ends with a NUL, and stays as it is for as long as `'a` lasts.
+pub unsafe fn string<'a>(text: *const c_char, what: &'static str) -> Result<&'a str, Fault> {
+    if text.is_null() {
+        return Err(Fault::Param(what));
+    }
+    // SAFETY: as the caller promises.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map_err(|_| Fault::Param("a name or path is not UTF-8"))
+}
+
+/// `eshm_init`
+///
+/// # Safety
+///
+/// `config` is NULL or points to a configuration whose name is NULL or a text of C.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_init(config: *const ESHMConfig) -> *mut ESHMHandle {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let config = unsafe { config.as_ref() }.ok_or(Fault::Param("config is NULL"))?;
+        // SAFETY: as the caller promises.
+        let name = unsafe { string(config.shm_name, "shm_name is NULL")? };
+        init(config, name)
+    })
+}
+
+fn init(config: &ESHMConfig, name: &str) -> Result<*mut ESHMHandle, Fault> {
+    let role = types::role(config.role)?;
+    let stale_after = milliseconds(config.stale_threshold_ms, 100);
+    let mut options = options_named(name, None);
+    options
+        .on_disconnect(types::disconnect(config.disconnect_behavior)?)
+        .stale_after(stale_after)
+        .reconnect_wait(Duration::from_millis(config.reconnect_wait_ms.into()))
+        .reconnect_interval(milliseconds(config.reconnect_retry_interval_ms, 1))
+        .reconnect_attempts(config.max_reconnect_attempts)
+        .auto_cleanup(config.auto_cleanup != 0)
+        .background(config.use_threads != 0);
+    match role {
+        // Takes over whoever held the role.
+        Role::Master => options.role(role).takeover(Takeover::Always),
+        // Only from one who does not answer any more.
+        Role::Slave => options.role(role).takeover(Takeover::Hung),
+        Role::Auto => return init_either(&mut options, stale_after),
+    };
+    crate::open::open(&options, stale_after)
+}
+
+/// Master if nobody is, where a master that hangs is nobody, else slave.
+fn init_either(options: &mut Options, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
+    options.takeover(Takeover::Hung);
+    for _ in 0..ROUNDS {
+        match crate::open::open(options.role(Role::Master), stale_after) {
+            Err(Fault::Eshm(Error::RoleTaken { .. })) => {}
+            done => return done,
+        }
+        match crate::open::open(options.role(Role::Slave), stale_after) {
+            // The master left in between.
+            Err(Fault::Eshm(Error::NotFound { .. })) => {}
+            done => return done,
+        }
+    }
+    Err(Fault::Eshm(Error::Timeout))
+}
+
+/// `eshm_destroy`
+#[unsafe(no_mangle)]
+pub extern "C" fn eshm_destroy(handle: *mut ESHMHandle) -> c_int {
+    status(|| Open::find(handle)?.close())
+}
+
+/// `eshm_write`
+///
+/// # Safety
+///
+/// `data` is NULL or points to `size` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_write(
+    handle: *mut ESHMHandle,
+    data: *const c_void,
+    size: usize,
+) -> c_int {
+    status(|| {
+        let open = Open::find(handle)?;
+        if size > MAX_DATA_SIZE {
+            return Err(too_long(size));
+        }
+        // SAFETY: as the caller promises.
+        let message = unsafe { given(data, size)? };
+        with_time(&open.writer, open.key(), 0, |end, _| Ok(end.writer.try_write(message)?))
+    })
+}
+
+#[cold]
+fn too_long(len: usize) -> Fault {
+    Fault::As(BUFFER_TOO_SMALL, Error::TooLong { len, max: MAX_DATA_SIZE })
+}
+
+/// `eshm_read`
+///
+/// # Safety
+///
+/// `buffer` is NULL or points to `buffer_size` writable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_read(
+    handle: *mut ESHMHandle,
+    buffer: *mut c_void,
+    buffer_size: usize,
+) -> c_int {
+    call(|| {
+        // A length that is no int could not be told.
+        let buffer_size = buffer_size.min(c_int::MAX as usize);
+        // SAFETY: as the caller promises.
+        let len = unsafe { read(handle, buffer, buffer_size, READ_TIMEOUT_MS)? };
+        Ok(c_int::try_from(len).unwrap_or(c_int::MAX))
+    })
+}
+
+/// `eshm_read_ex`
+///
+/// # Safety
+///
+/// `buffer` is NULL or points to `buffer_size` writable bytes; `bytes_read` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_read_ex(
+    handle: *mut ESHMHandle,
+    buffer: *mut c_void,
+    buffer_size: usize,
+    bytes_read: *mut usize,
+    timeout_ms: u32,
+) -> c_int {
+    status(|| {
+        // SAFETY: as the caller promises.
+        let (len, outcome) = match unsafe { read(handle, buffer, buffer_size, timeout_ms) } {
+            Ok(len) => (len, Ok(())),
+            Err(fault) => (0, Err(fault)),
+        };
+        // SAFETY: as the caller promises.
+        if let Some(bytes_read) = unsafe { bytes_read.as_mut() } {
+            *bytes_read = len;
+        }
+        outcome
+    })
+}
+
+#[inline(always)]
+unsafe fn read(
+    handle: *mut ESHMHandle,
+    buffer: *mut c_void,
+    size: usize,
+    timeout_ms: u32,
+) -> Result<usize, Fault> {
+    let open = Open::find(handle)?;
+    // SAFETY: as the caller promises.
+    let buffer = unsafe { place(buffer, size)? };
+    with_time(&open.reader, open.key(), timeout_ms, |end, wait| {
+        Ok(match wait {
+            None => end.reader.try_read(buffer)?,
+            Some(wait) => end.reader.read_timeout(buffer, wait)?,
+        })
+    })
+}
+
+/// `eshm_update_heartbeat`
+#[unsafe(no_mangle)]
+pub extern "C" fn eshm_update_heartbeat(handle: *mut ESHMHandle) -> c_int {
+    status(|| {
+        let beaten =
+            Open::find(handle).and_then(|open| open.with_shown(|shown| shown.watch.beat()));
+        beaten.map_err(|_| Fault::NoHeart)
+    })
+}
+
+/// `eshm_check_remote_alive`
+///
+/// # Safety
+///
+/// `is_alive` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_check_remote_alive(
+    handle: *mut ESHMHandle,
+    is_alive: *mut u8,
+) -> c_int {
+    status(|| {
+        let open = Open::find(handle)?;
+        // SAFETY: as the caller promises.
+        let is_alive = unsafe { out(is_alive)? };
+        let state = open.with_shown(|shown| shown.watch.peer().state)?;
+        *is_alive = u8::from(state == PeerState::Alive);
+        Ok(())
+    })
+}
+
+/// `eshm_get_role`
+///
+/// # Safety
+///
+/// `role` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_get_role(handle: *mut ESHMHandle, role: *mut c_int) -> c_int {
+    status(|| {
+        let open = Open::find(handle)?;
+        // SAFETY: as the caller promises.
+        let role = unsafe { out(role)? };
+        *role = open.with_shown(|shown| types::role_number(shown.role))?;
+        Ok(())
+    })
+}
+
+/// `eshm_get_stats`
+///
+/// # Safety
+///
+/// `stats` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_get_stats(handle: *mut ESHMHandle, stats: *mut ESHMStats) -> c_int {
+    status(|| {
+        let open = Open::find(handle)?;
+        // SAFETY: as the caller promises.
+        let stats = unsafe { out(stats)? };
+        *stats = open.with_shown(stats_of)?;
+        Ok(())
+    })
+}
+
+fn stats_of(shown: &Shown) -> ESHMStats {
+    let now = shown.watch.stats();
+    let [master_heartbeat_delta, slave_heartbeat_delta] =
+        shown.beats_since([now.master.beats, now.slave.beats]);
+    ESHMStats {
+        master_heartbeat: now.master.beats,
+        slave_heartbeat: now.slave.beats,
+        master_pid: now.master.pid.cast_signed(),
+        slave_pid: now.slave.pid.cast_signed(),
+        master_alive: u8::from(now.master.state == PeerState::Alive),
+        slave_alive: u8::from(now.slave.state == PeerState::Alive),
+        stale_threshold: shown.stale_after_ms,
+        master_heartbeat_delta,
+        slave_heartbeat_delta,
+        m2s_write_count: now.master_to_slave.written,
+        m2s_read_count: now.master_to_slave.read,
+        s2m_write_count: now.slave_to_master.written,
+        s2m_read_count: now.slave_to_master.read,
+    }
+}

@@ -1,0 +1,455 @@
+//! Turns: one thread at a time, at almost no cost for the thread that usually comes.
+//!
+//! A lock costs two atomic read-modify-write operations per call, which on the machines at hand is
+//! more than the whole write of a small message, and they wait for the stores of that message to
+//! reach the other core. So a turn that one thread took a few times in a row becomes *its own*:
+//!
+//! ```text
+//!   owner enters   inside = id; (light barrier); owner still me?    owner leaves   inside = 0;
+//!                                                                   (light); owner still me? else wake
+//!   other enters   take the word; owner = nobody; (heavy barrier); wait until inside != id
+//! ```
+//!
+//! Light is a compiler fence; heavy is `membarrier`, which makes every running thread of the
+//! process pass a full barrier. So either the owner sees that it is none any more, or the other
+//! sees that the owner is inside. From then on the word is an ordinary lock (0 free, 1 taken, 2
+//! taken and somebody sleeps), until one thread again comes often enough alone.
+//!
+//! Who may touch what the turn protects: the owner while its `inside` is the turn's id, if it saw
+//! itself as owner after it said so; or who holds the word, after owner was seen or made nobody.
+//!
+//! Must never: wait without a bound for a process that forked away (the holder may not exist here),
+//! or let one thread in twice (a signal handler inside a call).
+
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
+use std::time::{Duration, Instant};
+
+use crate::thread::{self, Kind, Record};
+
+/// How often a thread comes alone before the turn is made its own, the first time.
+const FIRST_PRICE: u32 = 16;
+/// The most that this grows to, by doubling each time the turn is taken back.
+const LAST_PRICE: u32 = 1 << 16;
+/// How long a sleep may last before looking again whether this is still the same process.
+const NAP: Duration = Duration::from_millis(20);
+
+/// How long a thread waits for its turn.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// While another thread works, but not while it waits for something itself.
+    Short,
+    /// As long as it takes, but no longer than this.
+    Until(Instant),
+    /// As long as it takes.
+    Endless,
+}
+
+/// Why a thread did not get its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// Another thread had it all the time.
+    Busy,
+    /// The calling thread has it already.
+    Nested,
+    /// This process is a child, and the turn was taken when it was forked.
+    Forked,
+}
+
+/// One thing that threads take turns at. What its owner looks at comes first.
+#[repr(C)]
+pub struct Turn {
+    owner: AtomicPtr<Record>,
+    id: AtomicU32,
+    kind: Kind,
+    word: AtomicU32,
+    holder: AtomicUsize,
+    /// The holder waits for something that may take long.
+    patient: AtomicBool,
+    /// How many threads wait for the turn.
+    wanted: AtomicU32,
+    process: AtomicU32,
+    last: AtomicUsize,
+    streak: AtomicU32,
+    price: AtomicU32,
+}
+
+/// The turn, had; given back when dropped.
+pub struct Held<'a> {
+    turn: &'a Turn,
+    /// The record by which the owner came in; none for the holder of the word.
+    record: Option<&'static Record>,
+}
+
+impl Turn {
+    /// A turn of a kind.
+    #[must_use]
+    pub const fn new(kind: Kind) -> Self {
+        Turn {
+            kind,
+            id: AtomicU32::new(0),
+            owner: AtomicPtr::new(ptr::null_mut()),
+            word: AtomicU32::new(0),
+            holder: AtomicUsize::new(0),
+            patient: AtomicBool::new(false),
+            wanted: AtomicU32::new(0),
+            process: AtomicU32::new(0),
+            last: AtomicUsize::new(0),
+            streak: AtomicU32::new(0),
+            price: AtomicU32::new(FIRST_PRICE),
+        }
+    }
+
+    /// Makes the turn one of this process. Only while nobody uses it.
+    pub fn renew(&self) {
+        static IDS: AtomicU32 = AtomicU32::new(1);
+        if self.id.load(Ordering::Relaxed) == 0 {
+            self.id.store(IDS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        }
+        if self.process.swap(std::process::id(), Ordering::Relaxed) != std::process::id() {
+            // A place inherited through a fork: nobody of this process is in it.
+            self.word.store(0, Ordering::Relaxed);
+            self.holder.store(0, Ordering::Relaxed);
+            self.wanted.store(0, Ordering::Relaxed);
+            self.patient.store(false, Ordering::Relaxed);
+            self.owner.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+        self.price.store(FIRST_PRICE, Ordering::Relaxed);
+    }
+
+    /// Whether this process is a child of the one that renewed the turn.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.process.load(Ordering::Relaxed) != std::process::id()
+    }
+
+    /// Takes the turn.
+    #[inline(always)]
+    pub fn enter(&self, patience: impl FnOnce() -> Patience) -> Result<Held<'_>, Denied> {
+        let owner = self.owner.load(Ordering::Relaxed);
+        // SAFETY: records are never freed, and what is read here never changes. The record was
+        // made by this thread, or `thread` differs; so no ordering is needed.
+        if let Some(record) = unsafe { NonNull::new(owner).map(|record| record.as_ref()) }
+            && record.thread == thread::current()
+            && record.inside.load(Ordering::Relaxed) == 0
+        {
+            record.inside.store(self.id.load(Ordering::Relaxed), Ordering::Relaxed);
+            // Light side, pairs with `revoke`: said that I am inside, then look.
+            compiler_fence(Ordering::SeqCst);
+            if self.owner.load(Ordering::Relaxed) == owner {
+                return Ok(Held { turn: self, record: Some(record) });
+            }
+            self.leave_owned(record);
+        }
+        self.enter_locked(patience())
+    }
+
+    #[inline(always)]
+    fn leave_owned(&self, record: &'static Record) {
+        // Release: what was done inside is seen by who waits for this (`outlast`).
+        record.inside.store(0, Ordering::Release);
+        // Light side, pairs with `revoke`: said that I am out, then look.
+        compiler_fence(Ordering::SeqCst);
+        if !ptr::eq(self.owner.load(Ordering::Relaxed), record) {
+            wake_all(&record.inside);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_locked(&self, patience: Patience) -> Result<Held<'_>, Denied> {
+        self.lock(patience)?;
+        let held = Held { turn: self, record: None };
+        self.holder.store(thread::current(), Ordering::Relaxed);
+        let owner = self.owner.load(Ordering::Relaxed);
+        // SAFETY: records are never freed; acquire by `lock`, whose last holder wrote `owner`.
+        if let Some(record) = unsafe { owner.as_ref() } {
+            self.revoke(record, patience)?;
+        }
+        Ok(held)
+    }
+
+    /// Takes the turn back from its owner. Only with the word held.
+    fn revoke(&self, record: &'static Record, patience: Patience) -> Result<(), Denied> {
+        self.owner.store(ptr::null_mut(), Ordering::Relaxed);
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        // Heavy side: said that nobody is owner, then look who is inside.
+        let outcome = match thread::barrier_everywhere() {
+            true => self.outlast(record, patience),
+            false => Err(Denied::Busy),
+        };
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+        match outcome {
+            Ok(()) => self.price.store(self.dearer(), Ordering::Relaxed),
+            // The owner remains what it was: it may still be inside.
+            Err(_) => self.owner.store(ptr::from_ref(record).cast_mut(), Ordering::Relaxed),
+        }
+        outcome
+    }
+
+    fn dearer(&self) -> u32 {
+        (self.price.load(Ordering::Relaxed) * 2).min(LAST_PRICE)
+    }
+
+    /// Waits until the former owner is out.
+    fn outlast(&self, record: &'static Record, patience: Patience) -> Result<(), Denied> {
+        let (inside, id) = (&record.inside, self.id.load(Ordering::Relaxed));
+        let mut tries = 0;
+        // Acquire: pairs with `leave_owned`.
+        while inside.load(Ordering::Acquire) == id {
+            if record.thread == thread::current() {
+                return Err(Denied::Nested);
+            }
+            self.nap(inside, id, patience, &mut tries)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self, patience: Patience) -> Result<(), Denied> {
+        // Acquire: pairs with the release in `unlock`.
+        let free = self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+        if free.is_ok() {
+            return Ok(());
+        }
+        // Only this thread writes its own number there, and takes it away before it leaves.
+        if self.holder.load(Ordering::Relaxed) == thread::current() {
+            return Err(Denied::Nested);
+        }
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.lock_contended(patience);
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn lock_contended(&self, patience: Patience) -> Result<(), Denied> {
+        let mut tries = 0;
+        // Acquire: pairs with the release in `unlock`.
+        while self.word.swap(2, Ordering::Acquire) != 0 {
+            self.nap(&self.word, 2, patience, &mut tries)?;
+        }
+        Ok(())
+    }
+
+    /// Spins a little, then sleeps until `word` is not `value` any more, or for a while.
+    fn nap(
+        &self,
+        word: &AtomicU32,
+        value: u32,
+        patience: Patience,
+        tries: &mut u32,
+    ) -> Result<(), Denied> {
+        *tries += 1;
+        if *tries < 64 {
+            std::hint::spin_loop();
+            return Ok(());
+        }
+        if self.is_inherited() {
+            return Err(Denied::Forked);
+        }
+        let rest = match patience {
+            Patience::Short if self.patient.load(Ordering::Relaxed) => return Err(Denied::Busy),
+            Patience::Short => Duration::from_millis(1),
+            Patience::Until(end) => end.saturating_duration_since(Instant::now()),
+            Patience::Endless => NAP,
+        };
+        if rest.is_zero() {
+            return Err(Denied::Busy);
+        }
+        wait(word, value, rest.min(NAP));
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unlock(&self) {
+        self.reward();
+        self.holder.store(0, Ordering::Relaxed);
+        // Release: pairs with the acquires in `lock`.
+        if self.word.swap(0, Ordering::Release) == 2 {
+            wake_all(&self.word);
+        }
+    }
+
+    /// Makes the turn the caller's own if it came often enough alone. Only with the word held.
+    fn reward(&self) {
+        let me = thread::current();
+        if self.last.swap(me, Ordering::Relaxed) != me {
+            self.streak.store(0, Ordering::Relaxed);
+            return;
+        }
+        let streak = self.streak.load(Ordering::Relaxed) + 1;
+        self.streak.store(streak, Ordering::Relaxed);
+        if streak >= self.price.load(Ordering::Relaxed) && thread::has_barrier() {
+            self.streak.store(0, Ordering::Relaxed);
+            let record = ptr::from_ref(thread::record(self.kind)).cast_mut();
+            self.owner.store(record, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Whether another thread waits for the turn.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.turn.wanted.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it is this turn that is held.
+    #[must_use]
+    pub fn is_of(&self, turn: &Turn) -> bool {
+        ptr::eq(self.turn, turn)
+    }
+
+    /// Runs something that may wait for long.
+    pub fn patiently<T>(&self, wait: impl FnOnce() -> T) -> T {
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Relaxed);
+            }
+        }
+        // A hint for others that have no time; nothing else depends on it.
+        self.turn.patient.store(true, Ordering::Relaxed);
+        let _over = Over(&self.turn.patient);
+        wait()
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        match self.record {
+            Some(record) => self.turn.leave_owned(record),
+            None => self.turn.unlock(),
+        }
+    }
+}
+
+fn wait(word: &AtomicU32, value: u32, at_most: Duration) {
+    let time = libc::timespec {
+        tv_sec: at_most.as_secs() as libc::time_t,
+        tv_nsec: at_most.subsec_nanos() as libc::c_long,
+    };
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word lives in memory that is never freed, the time for the length of the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, &raw const time) };
+}
+
+#[cold]
+fn wake_all(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: wakes who waits on this address; touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::UnsafeCell;
+
+    struct Counter(Turn, UnsafeCell<(u64, u64)>);
+    // SAFETY: the pair is touched only with the turn held.
+    unsafe impl Sync for Counter {}
+
+    impl Counter {
+        fn new() -> &'static Counter {
+            let counter =
+                Box::leak(Box::new(Counter(Turn::new(Kind::Writing), UnsafeCell::new((0, 0)))));
+            counter.0.renew();
+            counter
+        }
+
+        fn step(&self) {
+            let _held = self.0.enter(|| Patience::Endless).expect("the turn comes");
+            // SAFETY: the turn is held.
+            let pair = unsafe { &mut *self.1.get() };
+            assert_eq!(pair.0, pair.1, "two threads inside");
+            pair.0 += 1;
+            std::hint::black_box(&mut *pair);
+            pair.1 += 1;
+        }
+
+        fn is_owned(&self) -> bool {
+            !self.0.owner.load(Ordering::Relaxed).is_null()
+        }
+    }
+
+    #[test]
+    fn the_usual_thread_becomes_the_owner() {
+        let counter = Counter::new();
+        (0..FIRST_PRICE + 2).for_each(|_| counter.step());
+        assert_eq!(counter.is_owned(), thread::has_barrier());
+        std::thread::spawn(|| counter.step()).join().expect("the thread ends");
+        assert!(!counter.is_owned(), "another thread takes it back");
+    }
+
+    /// One thread comes all the time and so becomes the owner again and again; the other comes
+    /// whenever it has, and takes the turn back at whatever point the owner is.
+    #[test]
+    fn threads_never_meet_while_ownership_comes_and_goes() {
+        let counter = Counter::new();
+        let visits: u64 = if thread::has_barrier() { 2_000 } else { 0 };
+        let over = AtomicBool::new(false);
+        let steps = std::thread::scope(|scope| {
+            let owner = scope.spawn(|| {
+                let mut steps = 0;
+                let mut elsewhere = [0_u64; 64];
+                while !over.load(Ordering::Relaxed) {
+                    // Keeps the core's stores on their way, so that a missing barrier shows.
+                    elsewhere.iter_mut().for_each(|word| *word = std::hint::black_box(steps));
+                    counter.step();
+                    steps += 1;
+                }
+                steps
+            });
+            for _ in 0..visits {
+                while !counter.is_owned() {
+                    assert!(!owner.is_finished(), "two threads inside");
+                    std::hint::spin_loop();
+                }
+                counter.step();
+                counter.0.price.store(FIRST_PRICE, Ordering::Relaxed);
+            }
+            over.store(true, Ordering::Relaxed);
+            owner.join().expect("no two inside")
+        });
+        // SAFETY: all threads ended.
+        assert_eq!(unsafe { (*counter.1.get()).0 }, visits + steps);
+    }
+
+    #[test]
+    fn a_second_entry_of_one_thread_is_refused() {
+        let counter = Counter::new();
+        for owned in [false, true] {
+            if owned {
+                (0..FIRST_PRICE + 2).for_each(|_| counter.step());
+            }
+            let held = counter.0.enter(|| Patience::Endless).expect("free");
+            let again = counter.0.enter(|| Patience::Endless).map(drop);
+            assert_eq!(again, Err(Denied::Nested));
+            drop(held);
+            counter.step();
+        }
+    }
+
+    #[test]
+    fn who_has_no_time_is_turned_away_by_a_patient_holder_only() {
+        let counter = Counter::new();
+        let (begun, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let held = counter.0.enter(|| Patience::Endless).expect("free");
+                held.patiently(|| {
+                    begun.wait();
+                    go.wait();
+                });
+            });
+            begun.wait();
+            assert_eq!(counter.0.enter(|| Patience::Short).map(drop), Err(Denied::Busy));
+            let soon = || Patience::Until(Instant::now() + Duration::from_millis(5));
+            assert_eq!(counter.0.enter(soon).map(drop), Err(Denied::Busy));
+            go.wait();
+            assert_eq!(counter.0.enter(|| Patience::Endless).map(drop), Ok(()));
+        });
+    }
+}

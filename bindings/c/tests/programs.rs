@@ -1,0 +1,101 @@
+//! The programs of `tests/c`, in every standard, from both libraries, and under sanitizers.
+//!
+//! - `classic.c`: the interface of ESHM 1.0, promise by promise
+//! - `more.c`: what came after it
+//! - `death.c`: peers that are killed, stopped, forked and started again
+//! - `threads.c`: threads, signals, many handles
+//! - `plus.cpp`: the C++ header
+
+mod support;
+
+use support::{Build, check};
+
+macro_rules! in_every_way {
+    ($($program:ident: $source:literal;)*) => {
+        $(mod $program {
+            use super::*;
+
+            #[test]
+            fn as_c99() {
+                check($source, Build::shared("c99"));
+            }
+
+            #[test]
+            fn as_c11() {
+                check($source, Build::shared("c11"));
+            }
+
+            #[test]
+            fn as_cpp11() {
+                check($source, Build::shared("c++11"));
+            }
+
+            #[test]
+            fn as_cpp17() {
+                check($source, Build::shared("c++17"));
+            }
+
+            #[test]
+            fn from_the_archive() {
+                check($source, Build::archive("c99"));
+            }
+
+            #[test]
+            fn under_sanitizers() {
+                check($source, Build::sanitized("c11"));
+            }
+        })*
+    };
+}
+
+in_every_way! {
+    classic: "classic.c";
+    more: "more.c";
+    death: "death.c";
+    threads: "threads.c";
+}
+
+/// The examples compile without a warning; those that end by themselves also run.
+mod examples {
+    use super::*;
+    use support::{compile, run};
+
+    #[test]
+    fn master_and_slave() {
+        for source in ["../../examples/master.c", "../../examples/slave.c"] {
+            compile(source, Build::shared("c99"));
+            compile(source, Build::shared("c++17"));
+        }
+    }
+
+    #[test]
+    fn zero_copy() {
+        check("../../examples/zero_copy.c", Build::sanitized("c11"));
+    }
+
+    #[test]
+    fn bench() {
+        let Some(program) = compile("../../examples/bench.c", Build::shared("c11")) else { return };
+        let said = run(&program, &["20000", "200"]);
+        assert!(said.contains("20000 messages of 48 bytes, all arrived in order"), "{said}");
+    }
+}
+
+mod plus {
+    use super::*;
+
+    #[test]
+    fn as_cpp17() {
+        check("plus.cpp", Build::shared("c++17"));
+    }
+
+    #[test]
+    fn as_cpp20() {
+        check("plus.cpp", Build::shared("c++20"));
+    }
+
+    #[test]
+    fn under_sanitizers() {
+        check("plus.cpp", Build::sanitized("c++17"));
+    }
+}

@@ -1,0 +1,174 @@
+//! Opening a bus as the command line says.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use eshm::{Disconnect, Endpoint, Error, Options, Role, Takeover, Wait};
+use tracing::{debug, info};
+
+use crate::exit::{Failure, Outcome};
+use crate::parse;
+use crate::signals::{SLICE, Stop};
+
+/// Where the segments are.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// The directory of the segments
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "ESHM_DIR",
+        default_value = "/dev/shm",
+        global = true,
+        help_heading = "Global"
+    )]
+    pub dir: PathBuf,
+}
+
+/// Which end of a bus to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Makes the segment, or takes the place of a master that is gone
+    Master,
+    /// Attaches to the segment of a master
+    Slave,
+    /// Whichever is free
+    Auto,
+}
+
+/// What to do with the present owner of the role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TakeoverArg {
+    /// Leave it alone
+    Never,
+    /// Replace it if its heartbeat stands still
+    Hung,
+    /// Replace it
+    Always,
+}
+
+/// How to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitArg {
+    /// Burn the core: the lowest latency
+    Spin,
+    /// Spin a little, then sleep
+    Adaptive,
+    /// Sleep at once
+    Park,
+}
+
+/// How to open a bus.
+#[derive(Debug, Clone, Args)]
+pub struct Bus {
+    /// The name of the bus
+    pub name: String,
+    /// Which end to be [default: the one this command is usually]
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub role: Option<RoleArg>,
+    /// What to do if a living or hung process has the role
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "never")]
+    pub takeover: TakeoverArg,
+    /// How to wait
+    #[arg(long, value_enum, value_name = "HOW", default_value = "adaptive")]
+    pub wait: WaitArg,
+    /// Bytes per frame of a new segment, a multiple of 64
+    #[arg(long, value_name = "BYTES", value_parser = parse::size)]
+    pub frame_size: Option<u64>,
+    /// Frames per direction of a new segment, a power of two
+    #[arg(long, value_name = "N", value_parser = parse::size)]
+    pub frames: Option<u64>,
+    /// Permission bits of a new segment, in octal
+    #[arg(long, value_name = "OCTAL", value_parser = parse::mode, default_value = "600")]
+    pub mode: u32,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+impl Bus {
+    /// The role asked for, or the usual one.
+    pub fn role_or(&self, usual: Role) -> Role {
+        match self.role {
+            None => usual,
+            Some(RoleArg::Master) => Role::Master,
+            Some(RoleArg::Slave) => Role::Slave,
+            Some(RoleArg::Auto) => Role::Auto,
+        }
+    }
+
+    /// The library's options for all this.
+    pub fn options(&self, usual: Role) -> Outcome<Options> {
+        let mut options = Options::new(&self.name);
+        options.directory(&self.place.dir).role(self.role_or(usual)).mode(self.mode);
+        options.on_disconnect(Disconnect::Never);
+        options.takeover(match self.takeover {
+            TakeoverArg::Never => Takeover::Never,
+            TakeoverArg::Hung => Takeover::Hung,
+            TakeoverArg::Always => Takeover::Always,
+        });
+        options.wait(match self.wait {
+            WaitArg::Spin => Wait::Spin,
+            WaitArg::Adaptive => Wait::Adaptive,
+            WaitArg::Park => Wait::Park,
+        });
+        if let Some(bytes) = self.frame_size {
+            let bytes = u32::try_from(bytes).map_err(|_| {
+                Failure::new(crate::exit::USAGE, format!("--frame-size {bytes}: too large"))
+            })?;
+            options.frame_size(bytes);
+        }
+        if let Some(frames) = self.frames {
+            options.frames(frames);
+        }
+        Ok(options)
+    }
+
+    /// Opens the bus; a slave waits for its master, up to `timeout`.
+    pub fn open(
+        &self,
+        options: &Options,
+        timeout: Option<Duration>,
+        stop: &Stop,
+    ) -> Outcome<Endpoint> {
+        let endpoint = wait_open(options, timeout, stop, || {
+            eprintln!("eshm: waiting for a master of {}", self.name);
+        })?;
+        for refusal in endpoint.refused() {
+            tracing::warn!("the system refused {}: {}", refusal.what, refusal.why);
+        }
+        info!("opened {} as {}, epoch {}", endpoint.name(), endpoint.role(), endpoint.epoch());
+        Ok(endpoint)
+    }
+}
+
+/// Opens; where there is no segment yet, says so once and tries until there is one.
+pub fn wait_open(
+    options: &Options,
+    timeout: Option<Duration>,
+    stop: &Stop,
+    say: impl Fn(),
+) -> Outcome<Endpoint> {
+    let started = Instant::now();
+    let mut said = false;
+    loop {
+        stop.check()?;
+        match options.open() {
+            Err(Error::NotFound { path }) => {
+                if timeout.is_some_and(|limit| started.elapsed() >= limit) {
+                    return Err(Error::NotFound { path }.into());
+                }
+                if !said {
+                    say();
+                    said = true;
+                }
+            }
+            // The role's lock moves with its owner from a sealed segment to the new one.
+            Err(Error::RoleTaken { state: "moving", pid, .. }) => {
+                debug!("pid {pid} is moving over")
+            }
+            other => return Ok(other?),
+        }
+        stop.sleep(SLICE)?;
+    }
+}

@@ -34,7 +34,8 @@ pub(crate) struct Segment {
     fd: ManuallyDrop<OwnedFd>,
     /// Dropped before the mapping that it guards.
     guard: Option<sigbus::Guard>,
-    map: Mapping,
+    /// In a forked child there is nothing at these addresses, or something of its own.
+    map: ManuallyDrop<Mapping>,
     birth: Birth,
     pub plan: Plan,
     pub id: FileId,
@@ -162,7 +163,11 @@ impl Segment {
 
     fn map(fd: OwnedFd, spec: Spec, writable: bool) -> Result<Segment> {
         let mapped = shm::facts(fd.as_fd()).and_then(|facts| {
+            let _hold = fork::hold();
             let map = Mapping::shared(fd.as_fd(), spec.plan.size as usize, writable)?;
+            if writable {
+                map.keep_from_children()?;
+            }
             Ok((facts.id, map))
         });
         let (id, map) = match mapped {
@@ -174,7 +179,7 @@ impl Segment {
         };
         Ok(Segment {
             fd: ManuallyDrop::new(fd),
-            map,
+            map: ManuallyDrop::new(map),
             guard: None,
             birth: Birth::now(),
             plan: spec.plan,
@@ -331,8 +336,11 @@ impl Drop for Segment {
         let is_ours = self.birth.is_here()
             && shm::facts(self.fd.as_fd()).is_ok_and(|facts| facts.id == self.id);
         let mut hold = fork::hold();
+        self.guard = None;
         if self.birth.is_here() {
             hold.forget(self.fd.as_raw_fd());
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.map) };
         }
         if is_ours {
             // SAFETY: dropped once, here, and not used afterwards.

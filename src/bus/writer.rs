@@ -326,7 +326,12 @@ impl Writer {
         }
         if error == Error::Full {
             self.lease.note_progress(&self.segment);
-            if self.ring.ring().data_bell().glance() & (SEALED | LOOK) != 0 {
+            let bell = self.ring.ring().data_bell();
+            if bell.glance() & (SEALED | LOOK) != 0 {
+                self.is_special |= bell.clear(LOOK);
+                if let Some(trouble) = self.lease.trouble() {
+                    return Err(trouble);
+                }
                 self.follow(self.lease.seat_after(&self.segment)?)?;
             }
         }

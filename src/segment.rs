@@ -306,10 +306,15 @@ impl Segment {
         self.birth.is_here()
     }
 
+    /// Survives a truncated file. Before the first look at a mapping that others may cut short.
+    fn guard(&mut self) {
+        self.guard = Some(sigbus::guard(self.map.as_ptr(), self.map.len()));
+    }
+
     /// Does what the options wish for the memory, and reports what was refused.
     pub(crate) fn prepare_memory(&mut self, options: &Options) -> Vec<Refusal> {
-        if options.guard_sigbus {
-            self.guard = Some(sigbus::guard(self.map.as_ptr(), self.map.len()));
+        if options.guard_sigbus && self.guard.is_none() {
+            self.guard();
         }
         let mut refused = Vec::new();
         let mut wish = |wanted: bool, what, act: &dyn Fn() -> Result<()>| {
@@ -493,5 +498,9 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 pub(crate) fn attach_for(options: &Options, writable: bool) -> Result<Option<Segment>> {
     let path = segment_path(&options.directory, &options.name);
     let mode = if writable { options.mode } else { 0o777 };
-    Segment::attach(&path, Some(&options.name), mode, writable)
+    let mut attached = Segment::attach(&path, Some(&options.name), mode, writable)?;
+    if let Some(segment) = attached.as_mut().filter(|_| options.guard_sigbus) {
+        segment.guard();
+    }
+    Ok(attached)
 }

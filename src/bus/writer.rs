@@ -458,6 +458,9 @@ impl Claim<'_> {
         self.writer.commit(self.start, self.len)
     }
 
+    /// Gives the room back, as dropping does: it was never there.
+    pub fn abort(self) {}
+
     /// Makes a message of its first `len` bytes.
     ///
     /// # Errors

@@ -147,3 +147,9 @@ impl Dice {
         self.below(times) == 0
     }
 }
+
+/// How often random tests repeat themselves with other dice: once, or as `ESHM_ROUNDS` says.
+#[cfg(test)]
+pub(crate) fn rounds() -> std::ops::Range<u64> {
+    0..std::env::var("ESHM_ROUNDS").map_or(1, |rounds| rounds.parse().expect("a number"))
+}

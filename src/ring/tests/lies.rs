@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering as StdOrdering};
 use std::thread;
 
-use super::super::arena::{Arena, Dice};
+use super::super::arena::{Arena, Dice, rounds};
 use super::super::fuzzing::{Honest, run, run_honest, run_lies};
 use super::super::*;
 use crate::config::Overflow;
@@ -19,9 +19,11 @@ fn script(dice: &mut Dice, len: usize) -> Vec<u8> {
 
 #[test]
 fn seeded_lies_are_survived() {
-    let mut dice = Dice(7);
-    for round in 0..50_000 {
-        run(&script(&mut dice, 512), ENDS[round % 4]);
+    for seed in rounds() {
+        let mut dice = Dice(seed);
+        for round in 0..50_000 {
+            run(&script(&mut dice, 512), ENDS[round % 4]);
+        }
     }
 }
 

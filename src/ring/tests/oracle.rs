@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use super::super::arena::{Arena, Dice};
+use super::super::arena::{Arena, Dice, rounds};
 use super::super::*;
 use crate::config::{MessageId, Overflow};
 
@@ -398,27 +398,34 @@ pub(super) fn read(consumer: &mut Consumer) -> Option<Sent> {
     Some(Sent { id, bytes })
 }
 
+/// Every shape with every start: the beginning, the middle of an eighth, and about to wrap.
+pub(super) fn shapes() -> impl Iterator<Item = (u64, u32, u64, Place)> {
+    let starts = [(0, 0), (13, 7), (u64::MAX - 40, u64::from(u32::MAX) - 100)];
+    rounds().flat_map(move |round| {
+        [64, 128, 192, 4096].into_iter().flat_map(move |size: u32| {
+            [2, 4, 8, 16, 64].into_iter().flat_map(move |frames: u64| {
+                starts.into_iter().map(move |(pos, number)| {
+                    let seed = (round << 32) | (frames << 20) | (u64::from(size) << 4) | (pos % 16);
+                    (seed, size, frames, Place { pos, number, epoch: 1, bytes: 0 })
+                })
+            })
+        })
+    })
+}
+
 #[test]
 fn random_histories_agree_with_a_queue() {
     let (mut sent, mut tapped, mut histories) = (0, 0, 0);
-    for frame_size in [64, 128, 192, 4096] {
-        for frames in [2, 4, 8, 16, 64] {
-            // Position and number: the beginning; the middle of an eighth; about to wrap.
-            for (pos, number) in [(0, 0), (13, 7), (u64::MAX - 40, u64::from(u32::MAX) - 100)] {
-                let seed = frames * 1000 + u64::from(frame_size) + pos % 1000;
-                let start = Place { pos, number, epoch: 1, bytes: 0 };
-                let mut world = World::new(seed, frame_size, frames, start);
-                let steps = if frame_size == 4096 { 1000 } else { 10_000 };
-                (0..steps).for_each(|_| world.step());
-                while world.consumer.find().unwrap().is_some() {
-                    world.read();
-                }
-                assert!(world.unread.is_empty());
-                world.arena.check_guards();
-                (sent, tapped, histories) =
-                    (sent + world.sent, tapped + world.tapped, histories + 1);
-            }
+    for (seed, frame_size, frames, start) in shapes() {
+        let mut world = World::new(seed, frame_size, frames, start);
+        let steps = if frame_size == 4096 { 1000 } else { 10_000 };
+        (0..steps).for_each(|_| world.step());
+        while world.consumer.find().unwrap().is_some() {
+            world.read();
         }
+        assert!(world.unread.is_empty());
+        world.arena.check_guards();
+        (sent, tapped, histories) = (sent + world.sent, tapped + world.tapped, histories + 1);
     }
     println!("{histories} histories, {sent} messages, {tapped} tapped");
     assert!(sent > 100_000 && tapped > 10_000);

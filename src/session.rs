@@ -261,6 +261,14 @@ fn is_still_moving(lines: &RoleLines) -> bool {
         && clock::boot_ns().wrapping_sub(carried) < MOVING_GRACE.as_nanos() as u64
 }
 
+/// The same for whoever would take all of it away: as long as that owner's process may run, however
+/// long it was stopped.
+fn may_still_come(lines: &RoleLines) -> bool {
+    // Relaxed: as in `is_still_moving`.
+    let is_moving = lines.state.load(Ordering::Relaxed) == ROLE_MOVING;
+    is_still_moving(lines) || is_moving && owner_runs(lines)
+}
+
 /// How long the place of an owner that must move is kept for it.
 const MOVING_GRACE: Duration = Duration::from_millis(300);
 
@@ -268,9 +276,14 @@ const MOVING_GRACE: Duration = Duration::from_millis(300);
 /// its place must not be taken over in place; fencing is safe against it.
 fn seems_to_run(lines: &RoleLines) -> bool {
     // Relaxed: a wrong answer costs a rebuilt segment, or is what it would have been without asking.
+    lines.state.load(Ordering::Relaxed) == ROLE_JOINED && owner_runs(lines)
+}
+
+/// Whether the process that is noted as a role's owner runs, as far as can be told from here.
+fn owner_runs(lines: &RoleLines) -> bool {
+    // Relaxed: it only ever makes its callers more careful.
     let pid = lines.pid.load(Ordering::Relaxed);
-    lines.state.load(Ordering::Relaxed) == ROLE_JOINED
-        && lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace()
+    lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace()
         && process::is_running(pid, lines.start_time.load(Ordering::Relaxed))
 }
 

@@ -186,7 +186,7 @@ fn bytes_that_look_like_commit_words_are_never_messages() {
         for (index, word) in claim.chunks_exact_mut(8).enumerate() {
             word.copy_from_slice(&(position + index as u64 % 40).to_le_bytes());
         }
-        drop(claim);
+        claim.abort();
         assert_eq!(reader.try_read(&mut [0; 512]), Err(Error::Empty), "round {round}");
         for number in 0..40 {
             writer.write(&message(number, 60)).unwrap();

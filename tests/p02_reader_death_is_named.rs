@@ -189,7 +189,7 @@ fn ids_name_the_owner_of_the_writing_role() {
         assert_eq!(master.last_committed(), Some(MessageId { epoch, number: number + 1 }));
         let peek = slave.peek().unwrap();
         assert_eq!(peek.id(), MessageId { epoch, number });
-        drop(peek);
+        let _ = peek;
         assert_eq!(drain(slave), [number, number + 1]);
         assert_eq!(slave.last_id(), Some(MessageId { epoch, number: number + 1 }));
         master.leave().unwrap();

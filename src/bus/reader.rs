@@ -40,6 +40,9 @@ pub struct Reader {
     _not_sync: PhantomData<Cell<()>>,
 }
 
+/// Segments that one call follows, one after the other; only somebody hostile replaces more.
+const MOVES_MOST: usize = 64;
+
 impl Reader {
     pub(super) fn new(lease: Arc<Lease>) -> Result<Self> {
         let seat = lease.seat();
@@ -98,7 +101,7 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::read`], with `Empty` for `Timeout`.
-    #[inline]
+    #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             match self.read_once(buffer) {
@@ -537,7 +540,9 @@ impl Reader {
             self.note_empty();
             return Ok(());
         }
-        self.attend().map(|_| ())
+        self.attend()?;
+        // Nothing was handed out, so what is wrong can be told at once.
+        self.lease.trouble().map_or(Ok(()), Err)
     }
 
     /// A look that found nothing is progress too; told now and then, since it may be a busy loop.
@@ -574,22 +579,30 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn attend(&mut self) -> Result<bool> {
-        if self.answer() & SEALED == 0 {
-            self.ring.publish();
-            return Ok(true);
-        }
-        let cut = self.cut()?;
-        let is_inside = self.stay_before(&cut);
-        match self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat)) {
-            Ok(()) => Ok(is_inside),
-            Err(error) => {
+        let mut is_inside = true;
+        // Where it goes to may be sealed in its turn before this reader has told where it stands:
+        // then a successor knows nothing of what was read here.
+        for _ in 0..MOVES_MOST {
+            if self.answer() & SEALED == 0 {
+                self.ring.publish();
+                return Ok(is_inside);
+            }
+            let cut = self.cut()?;
+            is_inside &= self.stay_before(&cut);
+            if let Err(error) =
+                self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat))
+            {
                 self.is_special = true;
                 self.lease.condemn(error.clone());
                 // What the cut counts as read was read by this reader, and by nobody else.
                 let is_mine = self.ring.place().pos.wrapping_sub(cut.tail.pos) as i64 <= 0;
-                if is_inside && is_mine { Ok(true) } else { Err(error) }
+                return if is_inside && is_mine { Ok(true) } else { Err(error) };
             }
         }
+        let error = Error::Lost { what: "it is replaced again and again" };
+        self.is_special = true;
+        self.lease.condemn(error.clone());
+        Err(error)
     }
 
     #[cold]

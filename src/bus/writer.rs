@@ -90,7 +90,7 @@ impl Writer {
     ///
     /// # Errors
     /// `Full`, `TooLong`, or what makes the endpoint unusable.
-    #[inline]
+    #[inline(always)]
     pub fn try_write(&mut self, message: &[u8]) -> Result<()> {
         match self.try_once(message) {
             Err(Error::Full) => self.refuse(),
@@ -326,7 +326,12 @@ impl Writer {
         }
         if error == Error::Full {
             self.lease.note_progress(&self.segment);
-            if self.ring.ring().data_bell().glance() & (SEALED | LOOK) != 0 {
+            let bell = self.ring.ring().data_bell();
+            if bell.glance() & (SEALED | LOOK) != 0 {
+                self.is_special |= bell.clear(LOOK);
+                if let Some(trouble) = self.lease.trouble() {
+                    return Err(trouble);
+                }
                 self.follow(self.lease.seat_after(&self.segment)?)?;
             }
         }
@@ -452,6 +457,9 @@ impl Claim<'_> {
     pub fn commit(self) -> Result<()> {
         self.writer.commit(self.start, self.len)
     }
+
+    /// Gives the room back, as dropping does: it was never there.
+    pub fn abort(self) {}
 
     /// Makes a message of its first `len` bytes.
     ///

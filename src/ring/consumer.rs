@@ -279,7 +279,8 @@ impl Consumer {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
     }
 
-    /// Stands where a reader of the same epoch stood on the segment that this one replaces.
+    /// Stands where a reader of the same epoch stood on the segment that this one replaces. The space
+    /// is not published before the caller has looked at the bell here too (I7).
     pub(crate) fn carry_on(&mut self, from: &Consumer) {
         self.rewind(from.place());
         self.last_epoch = from.last_epoch;
@@ -287,7 +288,6 @@ impl Consumer {
         // Relaxed: as in `enter_epoch`.
         self.ring.lines().consumer.epoch.store(self.epoch, Ordering::Relaxed);
         self.store_place();
-        self.publish();
     }
 
     /// Copies the next message while it may be overwritten, and consumes it.

@@ -4,6 +4,8 @@
 //! ones, lengths around each limit, control frames, commit words of any frame. In between, honest
 //! ends go on. They may get errors and wrong messages; they must come back, and touch nothing else.
 
+#![cfg_attr(not(fuzzing), allow(dead_code))]
+
 use super::arena::{Arena, LINES};
 use super::{Bell, Consumer, Cursor, EPOCH, Place, Producer, Ring, SKIP, committed, never};
 use crate::config::{Geometry, Overflow};

@@ -95,7 +95,7 @@ pub(super) fn revive(segment: &Segment) {
 
 /// Whether any role has an owner, here or about to move here.
 fn is_held(segment: &Segment) -> Result<bool> {
-    let is_awaited = |role| super::is_still_moving(segment.role(role));
+    let is_awaited = |role| super::may_still_come(segment.role(role));
     Ok(is_locked(segment)? || is_awaited(Role::Master) || is_awaited(Role::Slave))
 }
 

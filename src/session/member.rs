@@ -270,12 +270,7 @@ impl Member {
             guard(&self.seat).predecessor = None;
             return;
         }
-        let predecessor = guard(&self.seat).predecessor.clone();
-        let lives_there = predecessor.is_none_or(|old| {
-            old.role(peer).state.load(Ordering::Relaxed) == ROLE_MOVING
-                || lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(true)
-        });
-        if !lives_there {
+        if self.knows_peer_dead() {
             let _ = lines.state.compare_exchange(
                 ROLE_MOVING,
                 ROLE_JOINED,
@@ -283,6 +278,18 @@ impl Member {
                 Ordering::Relaxed,
             );
         }
+    }
+
+    /// Whether the peer died on the segment before this one. Not known of a peer that had yet to come
+    /// to that one either: its place is kept as long as the grace lasts.
+    fn knows_peer_dead(&self) -> bool {
+        let predecessor = guard(&self.seat).predecessor.clone();
+        let peer = self.role.peer();
+        predecessor.is_some_and(|old| {
+            // Relaxed: written before the new segment was published.
+            old.role(peer).state.load(Ordering::Relaxed) != ROLE_MOVING
+                && !lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(true)
+        })
     }
 
     /// The peer, as known now.

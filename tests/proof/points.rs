@@ -37,6 +37,12 @@ impl Tally {
         self.failed += other.failed;
     }
 
+    /// One point, if the child came to it; else one that was missed.
+    fn count(&mut self, came: bool) -> usize {
+        self.missed += usize::from(!came);
+        usize::from(came)
+    }
+
     fn note(&mut self, place: &str, result: Result<Told, String>) {
         match result {
             Ok(told) => {
@@ -134,8 +140,7 @@ impl Subject {
         for k in spread(path.pcs.len() - 1, self.most) {
             let mut stage = self.set();
             let came = stage.direct(|child, idle| child.go(&path, k, idle));
-            tally.missed += usize::from(!came);
-            tally.instructions += 1;
+            tally.instructions += tally.count(came);
             tally.note(&self.place(format_args!("after {k} instructions")), stage.reckon(self.cut));
         }
     }
@@ -144,7 +149,7 @@ impl Subject {
     fn every_call(&self, tally: &mut Tally) {
         let mut stage = self.set();
         let mut stops = 0;
-        while stage.direct(|child, idle| child.to_syscall(idle)) == Stop::Syscall {
+        while stage.direct(|child, idle| child.run_to_syscall(idle)) == Stop::Syscall {
             stops += 1;
         }
         tally.note(&self.place("at its end"), stage.reckon(self.cut));
@@ -153,10 +158,10 @@ impl Subject {
             let mut stage = self.set();
             let mut came = true;
             for _ in 0..=stop {
-                came = came && stage.direct(|child, idle| child.to_syscall(idle)) == Stop::Syscall;
+                came =
+                    came && stage.direct(|child, idle| child.run_to_syscall(idle)) == Stop::Syscall;
             }
-            tally.missed += usize::from(!came);
-            tally.syscalls += 1;
+            tally.syscalls += tally.count(came);
             let side = if stop % 2 == 0 { "before" } else { "after" };
             let place = self.place(format_args!("{side} call {}", stop / 2));
             tally.note(&place, stage.reckon(self.cut));
@@ -175,12 +180,11 @@ impl Subject {
                 let came = stage.direct(|child, idle| {
                     let mut came = true;
                     for _ in 0..2 * call {
-                        came = came && child.to_syscall(None) == Stop::Syscall;
+                        came = came && child.run_to_syscall(None) == Stop::Syscall;
                     }
                     came && child.go(&stretch.path, change, idle)
                 });
-                tally.missed += usize::from(!came);
-                tally.changes += 1;
+                tally.changes += tally.count(came);
                 let place = self.place(format_args!("call {call}, {change} instructions on"));
                 tally.note(&place, stage.reckon(self.cut));
             }

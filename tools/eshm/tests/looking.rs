@@ -59,7 +59,12 @@ fn a_tap_ends_when_both_sides_have_left_and_quietly_on_a_closed_pipe() {
     drop(closed.child.stdout.take());
     let mut slave = place.bus("a").role(Role::Slave).open().unwrap();
     let mut buffer = [0; 64];
-    while closed.child.try_wait().unwrap().is_none() {
+    // Until the one has noticed its closed pipe, and the other has written something.
+    let has_written = |pid| {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+        !io.contains("wchar: 0\n")
+    };
+    while closed.child.try_wait().unwrap().is_none() || !has_written(tap.pid()) {
         master.write(b"tick").unwrap();
         slave.read(&mut buffer).unwrap();
     }

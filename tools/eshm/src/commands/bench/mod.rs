@@ -149,7 +149,7 @@ impl Args {
                 ));
                 bar.inc(1);
             }
-            bar.set_message("throughput, the physical limit");
+            bar.set_message("throughput, two bare copies");
             results.throughputs.push(Throughput::new(limit::COPY, size, limit::copy(near, size)?));
             bar.inc(1);
         }

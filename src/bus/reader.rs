@@ -529,7 +529,8 @@ impl Reader {
             return Err(Error::Empty);
         }
         self.attend()?;
-        Err(Error::Empty)
+        // Whoever was replaced is told so now, and not at the next call.
+        Err(self.lease.trouble().unwrap_or(Error::Empty))
     }
 
     /// `Empty`, unless the peer is gone and the policy wants that said.

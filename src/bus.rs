@@ -210,7 +210,8 @@ impl Endpoint {
     /// Leaves the bus. Dropping does the same and keeps what went wrong to itself.
     ///
     /// # Errors
-    /// What the system said when the lock was freed or the name removed.
+    /// What the system said when the lock was freed or the name removed; or what made the endpoint
+    /// unusable before, so that there was nothing left to leave.
     pub fn leave(self) -> Result<()> {
         self.writer.lease.leave()
     }

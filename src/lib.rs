@@ -92,3 +92,10 @@ pub use stats::{
 };
 #[cfg(not(loom))]
 pub use tap::{Tap, TapMessage};
+
+/// What the fuzz targets drive.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::ring::fuzzing::{consumer, producer, tap};
+}

@@ -91,6 +91,9 @@ impl Watch {
         let soonest = 2 * self.period_ns;
         let latest = soonest.max(20_000_000);
         self.probe_at_ns = self.frozen_ns + self.frozen_ns.clamp(soonest, latest);
+        if self.frozen_ns < self.stale_ns {
+            self.probe_at_ns = self.probe_at_ns.min(self.stale_ns);
+        }
         let is_moving = sight.state == ROLE_MOVING && self.frozen_ns < self.stale_ns;
         self.state = if !is_held && !is_moving {
             if sight.state == ROLE_LEFT { PeerState::Left } else { PeerState::Dead }

@@ -5,7 +5,7 @@
 //! forked child has none and starts its own when it opens an endpoint.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +100,7 @@ pub(crate) fn leave(member: &Arc<Member>) {
 struct Round {
     members: Vec<(Arc<Member>, u64)>,
     version: u64,
-    watched: HashMap<u32, OwnedFd>,
+    watched: HashMap<u32, process::PidFd>,
 }
 
 impl Pulse {
@@ -114,8 +114,10 @@ impl Pulse {
                 if now >= *due {
                     member.tick(now);
                     let interval = member.options.beat_interval.as_nanos() as u64;
-                    // Beats that were missed are not made up for.
-                    *due = (*due + interval).max(now + interval / 2);
+                    // Beats that were missed are not made up for. Endpoints with the same interval
+                    // are due together, so that they cost one wake-up; processes are not.
+                    let phase = u64::from(process::pid()).wrapping_mul(7_919_000);
+                    *due = now + interval - now.wrapping_add(phase) % interval;
                 }
                 next = next.min(*due);
             }

@@ -34,7 +34,8 @@ pub(crate) struct Segment {
     fd: ManuallyDrop<OwnedFd>,
     /// Dropped before the mapping that it guards.
     guard: Option<sigbus::Guard>,
-    map: Mapping,
+    /// In a forked child there is nothing at these addresses, or something of its own.
+    map: ManuallyDrop<Mapping>,
     birth: Birth,
     pub plan: Plan,
     pub id: FileId,
@@ -162,7 +163,11 @@ impl Segment {
 
     fn map(fd: OwnedFd, spec: Spec, writable: bool) -> Result<Segment> {
         let mapped = shm::facts(fd.as_fd()).and_then(|facts| {
+            let _hold = fork::hold();
             let map = Mapping::shared(fd.as_fd(), spec.plan.size as usize, writable)?;
+            if writable {
+                map.keep_from_children()?;
+            }
             Ok((facts.id, map))
         });
         let (id, map) = match mapped {
@@ -174,7 +179,7 @@ impl Segment {
         };
         Ok(Segment {
             fd: ManuallyDrop::new(fd),
-            map,
+            map: ManuallyDrop::new(map),
             guard: None,
             birth: Birth::now(),
             plan: spec.plan,
@@ -268,7 +273,7 @@ impl Segment {
             plan: self.plan,
             mode: shm::facts(self.fd()).map_or(0o600, |facts| facts.mode),
             lineage: self.lineage,
-            generation: self.generation + 1,
+            generation: self.generation.wrapping_add(1),
             created_ns: header.created_ns.load(Ordering::Relaxed),
             beat_interval_us: header.beat_interval_us.load(Ordering::Relaxed),
             stale_after_ms: header.stale_after_ms.load(Ordering::Relaxed),
@@ -301,10 +306,15 @@ impl Segment {
         self.birth.is_here()
     }
 
+    /// Survives a truncated file. Before the first look at a mapping that others may cut short.
+    fn guard(&mut self) {
+        self.guard = Some(sigbus::guard(self.map.as_ptr(), self.map.len()));
+    }
+
     /// Does what the options wish for the memory, and reports what was refused.
     pub(crate) fn prepare_memory(&mut self, options: &Options) -> Vec<Refusal> {
-        if options.guard_sigbus {
-            self.guard = Some(sigbus::guard(self.map.as_ptr(), self.map.len()));
+        if options.guard_sigbus && self.guard.is_none() {
+            self.guard();
         }
         let mut refused = Vec::new();
         let mut wish = |wanted: bool, what, act: &dyn Fn() -> Result<()>| {
@@ -326,8 +336,11 @@ impl Drop for Segment {
         let is_ours = self.birth.is_here()
             && shm::facts(self.fd.as_fd()).is_ok_and(|facts| facts.id == self.id);
         let mut hold = fork::hold();
+        self.guard = None;
         if self.birth.is_here() {
             hold.forget(self.fd.as_raw_fd());
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.map) };
         }
         if is_ours {
             // SAFETY: dropped once, here, and not used afterwards.
@@ -485,5 +498,9 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 pub(crate) fn attach_for(options: &Options, writable: bool) -> Result<Option<Segment>> {
     let path = segment_path(&options.directory, &options.name);
     let mode = if writable { options.mode } else { 0o777 };
-    Segment::attach(&path, Some(&options.name), mode, writable)
+    let mut attached = Segment::attach(&path, Some(&options.name), mode, writable)?;
+    if let Some(segment) = attached.as_mut().filter(|_| options.guard_sigbus) {
+        segment.guard();
+    }
+    Ok(attached)
 }

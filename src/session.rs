@@ -231,7 +231,7 @@ fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
         return retry(Attempt::Suspicious);
     }
     // Relaxed: only holders of the lock write it, and the lock orders them.
-    let epoch = lines.epoch.load(Ordering::Relaxed) + 1;
+    let epoch = lines.epoch.load(Ordering::Relaxed).wrapping_add(1);
     enroll(segment, role, epoch);
     hit("adopt.enrolled")?;
     // pairs SEAL: a sealer that this look misses sees the epoch just stored.

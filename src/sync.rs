@@ -31,7 +31,7 @@ pub(crate) const REAL: bool = cfg!(not(loom));
 pub(crate) fn light_barrier() {
     // Loom has no processors to interrupt, so the model runs the pair as two full fences.
     #[cfg(loom)]
-    fence(Ordering::SeqCst);
+    model::light_barrier();
     #[cfg(not(loom))]
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
 }

@@ -5,7 +5,6 @@
 mod support;
 
 use eshm::{Error, Role};
-use support::step::{self, Stand};
 use support::*;
 
 children! { "adopter" => adopter }
@@ -137,56 +136,63 @@ fn both_leave_at_once_and_nothing_is_left() {
     }
 }
 
-/// Takes over from a dead master between two marks.
+/// Takes over from a dead master, and is killed meanwhile.
 fn adopter(talk: &mut Talk) {
-    if !step::allow() {
-        return talk.say("forbidden");
-    }
     let mut options = servant::options(talk.word(0), &["role=master", "background=0"]);
     let board = Board::open(talk.word(1));
-    talk.say("ready");
-    step::mark();
-    let mut bus = options.frames(16).open().unwrap();
+    options.frames(16);
+    match talk.number(2) {
+        0 => step::await_start(&board),
+        k => step::begin(k, None),
+    }
+    let mut bus = options.open().unwrap();
     board.set(0, 1);
     bus.write(&message(5, 100)).unwrap();
     board.set(0, 2);
-    step::mark();
+    step::end();
+    child::leave_at_once(0);
 }
 
-/// Adopting is made of steps that can be done again by the next one. Killed at each system call,
-/// and some instructions further.
+/// Kills an adopter with `kill`, and sees whether the next one succeeds.
+fn killed_adopter(k: u64, kill: impl FnOnce(&mut Child, &Board) -> bool) -> bool {
+    let bus = Bus::new("p03adopt");
+    let board = Board::new();
+    let mut first = bus.options(Role::Master).frames(16).open().unwrap();
+    let mut slave = bus.slave();
+    send(&mut first, 0..5);
+    first.leave().unwrap();
+    let words = format!("{} {} {k}", bus.name(), board.path());
+    let was_killed = kill(&mut Child::spawn("adopter", &words), &board);
+    let mut master = bus.options(Role::Master).frames(16).open().unwrap();
+    let next = master.last_committed().unwrap().number + 1;
+    assert!(next == 5 || next == 6, "{next}");
+    assert!(board.get(0) < 2 || next == 6, "the adopter was told ok");
+    send(&mut master, next..8);
+    assert_eq!(drain(&mut slave), (0..8).collect::<Vec<_>>());
+    assert!((2..4).contains(&master.epoch()), "{}", master.epoch());
+    was_killed
+}
+
+/// Adopting is made of steps that can be done again by the next one.
 #[test]
 fn an_adopter_killed_while_adopting_leaves_work_for_the_next() {
     let mut dice = Dice(u64::from(std::process::id()));
-    for calls in 0.. {
-        let mut bus = Bus::new("p03step");
-        bus.may_leave();
-        let board = Board::new();
-        let mut first = bus.servant("master", "frames=16");
-        first.send(0, 5);
-        first.kill();
-        let mut child = Child::spawn("adopter", &format!("{} {}", bus.name(), board.path()));
-        let said = child.hear();
-        if said == "forbidden" {
-            return skipped("ptrace is forbidden here");
-        }
-        assert_eq!((said.as_str(), step::stand(&mut child)), ("ready", Stand::Mark));
-        let steps = dice.below(300);
-        let stand = step::walk_calls(&mut child, calls, steps);
-        child.kill();
-        let place = format!("killed at call {calls} and {steps} steps");
-        let mut master = bus.options(Role::Master).frames(16).open().unwrap();
-        let mut slave = bus.slave();
-        let next = master.last_committed().unwrap().number + 1;
-        assert!(next == 5 || next == 6, "{place}: {next}");
-        assert!(board.get(0) < 2 || next == 6, "{place}: the adopter was told ok");
-        send(&mut master, next..8);
-        assert_eq!(drain(&mut slave), (0..8).collect::<Vec<_>>(), "{place}");
-        assert!((2..4).contains(&master.epoch()), "{place}: {}", master.epoch());
-        if stand != Stand::Between {
-            assert_eq!((stand, board.get(0)), (Stand::Mark, 2), "{place}");
-            assert!(calls > 10, "only {calls} calls");
-            return;
-        }
+    let mut killed = 0;
+    for _ in 0..100 {
+        let after = dice.below(400_000);
+        killed += u64::from(killed_adopter(0, |child, board| step::kill_soon(child, board, after)));
     }
+    assert!(killed > 20, "only {killed} were killed on the way");
+}
+
+#[test]
+fn an_adopter_killed_at_some_instruction_leaves_work_for_the_next() {
+    if !step::is_possible() {
+        return;
+    }
+    let (mut k, stride) = step::places(80_021);
+    while killed_adopter(k, |child, _| step::was_killed(child)) {
+        k += stride;
+    }
+    assert!(k > 1000, "only {k} instructions");
 }

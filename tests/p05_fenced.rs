@@ -5,7 +5,6 @@
 mod support;
 
 use eshm::{Error, Role, Takeover};
-use support::step::{self, Stand};
 use support::*;
 
 children! { "one_write" => one_write, "one_read" => one_read }
@@ -32,7 +31,7 @@ fn a_stopped_master_is_replaced_and_finds_itself_fenced() {
     }
     let by_pid = format!("by_pid: {}", std::process::id());
     assert!(old.ask("send 666 1 100").contains(&by_pid));
-    old.must("leave");
+    assert!(old.ask("leave").starts_with("err 0 Fenced"), "there is nothing left to leave");
     send(&mut new, 13..15);
     assert_eq!(drain(&mut slave), (0..15).collect::<Vec<_>>());
     assert!(bus.path().exists(), "the old one took nothing away");
@@ -58,18 +57,15 @@ fn a_stopped_slave_is_replaced_and_finds_itself_fenced() {
     assert_eq!(drain(&mut master), (0..6).collect::<Vec<_>>());
 }
 
-/// Writes one message between two marks, and tells how it ended.
+/// Does one thing, freezes at an instruction of it, and tells how it ended.
 fn one_write(talk: &mut Talk) {
-    if !step::allow() {
-        return talk.say("forbidden");
-    }
     let words = ["role=master", "frames=16", "background=0"];
     let mut bus = servant::options(talk.word(0), &words).open().unwrap();
-    let kind = talk.word(1).to_owned();
+    let kind = talk.word(2).to_owned();
     let bytes: Vec<_> = (1..4).map(|number| message(number, 150)).collect();
     bus.write(&message(0, 150)).unwrap();
     talk.say("ready");
-    step::mark();
+    step::begin(talk.number(3), Some(Board::open(talk.word(1))));
     let done = match kind.as_str() {
         "write" => bus.write(&bytes[0]).map(|()| 1),
         "batch" => bus.write_many(&bytes),
@@ -78,7 +74,7 @@ fn one_write(talk: &mut Talk) {
             claim.commit().map(|()| 1)
         }),
     };
-    step::mark();
+    step::end();
     talk.say(match done {
         Ok(count) => format!("ok {count}"),
         Err(error) => format!("err {error:?}"),
@@ -89,24 +85,22 @@ fn one_write(talk: &mut Talk) {
 
 /// Freezes a writer at instruction k of an operation, replaces it, and lets it go on.
 fn frozen_at_each_instruction(kind: &str) {
-    let (mut k, stride) = step::places(331);
+    if !step::is_possible() {
+        return;
+    }
+    let (mut k, stride) = step::places(211);
     loop {
         let bus = Bus::new("p05step");
-        let mut old = Child::spawn("one_write", &format!("{} {kind}", bus.name()));
-        let said = old.hear();
-        if said == "forbidden" {
-            return skipped("ptrace is forbidden here");
-        }
-        assert_eq!((said.as_str(), step::stand(&mut old)), ("ready", Stand::Mark));
+        let board = Board::new();
+        let words = format!("{} {} {kind} {k}", bus.name(), board.path());
+        let mut old = Child::spawn("one_write", &words);
+        old.expect("ready");
         let mut slave = bus.slave();
-        let stand = step::walk(&mut old, k);
+        let is_frozen = step::is_frozen(&board);
         let mut options = bus.options(Role::Master);
         let mut new = options.frames(16).takeover(Takeover::Always).open().unwrap();
         let next = new.last_committed().unwrap().number + 1;
-        if stand == Stand::Between {
-            assert_eq!(step::run(&mut old), Stand::Mark);
-        }
-        step::release(&old);
+        step::go_on(&board);
         let answer = old.hear();
         // What it was told is done lies before the cut, and nothing else does.
         match answer.strip_prefix("ok ") {
@@ -124,8 +118,8 @@ fn frozen_at_each_instruction(kind: &str) {
             send(&mut new, [number]);
             assert_eq!(drain(&mut slave), [number], "{kind} {k}");
         }
-        if stand != Stand::Between {
-            assert_eq!(stand, Stand::Mark);
+        if !is_frozen {
+            assert!(k > 50, "only {k} instructions");
             return;
         }
         k += stride;
@@ -147,18 +141,15 @@ fn frozen_at_each_instruction_of_a_claim() {
     frozen_at_each_instruction("claim");
 }
 
-/// Reads one message between two marks, and tells how it ended.
+/// Reads one message, freezes at an instruction of that, and tells how it ended.
 fn one_read(talk: &mut Talk) {
-    if !step::allow() {
-        return talk.say("forbidden");
-    }
     let words = ["role=slave", "background=0"];
     let mut bus = servant::options(talk.word(0), &words).open().unwrap();
     let mut buffer = [0; 512];
     talk.say("ready");
-    step::mark();
+    step::begin(talk.number(2), Some(Board::open(talk.word(1))));
     let done = bus.read(&mut buffer);
-    step::mark();
+    step::end();
     talk.say(format!("{:?}", done.map(|len| number_of(&buffer[..len]))));
     talk.say(format!("{:?}", bus.read(&mut buffer)));
 }
@@ -167,23 +158,21 @@ fn one_read(talk: &mut Talk) {
 /// to both and never to none.
 #[test]
 fn frozen_at_each_instruction_of_a_read() {
-    let (mut k, stride) = step::places(331);
+    if !step::is_possible() {
+        return;
+    }
+    let (mut k, stride) = step::places(211);
     loop {
         let bus = Bus::new("p05read");
         let mut master = bus.master();
         send(&mut master, 0..4);
-        let mut old = Child::spawn("one_read", bus.name());
-        let said = old.hear();
-        if said == "forbidden" {
-            return skipped("ptrace is forbidden here");
-        }
-        assert_eq!((said.as_str(), step::stand(&mut old)), ("ready", Stand::Mark));
-        let stand = step::walk(&mut old, k);
+        let board = Board::new();
+        let words = format!("{} {} {k}", bus.name(), board.path());
+        let mut old = Child::spawn("one_read", &words);
+        old.expect("ready");
+        let is_frozen = step::is_frozen(&board);
         let mut new = bus.options(Role::Slave).takeover(Takeover::Always).open().unwrap();
-        if stand == Stand::Between {
-            assert_eq!(step::run(&mut old), Stand::Mark);
-        }
-        step::release(&old);
+        step::go_on(&board);
         let first = match old.hear().as_str() {
             "Ok(0)" => 1,
             answer if answer.starts_with("Err(Fenced") => 0,
@@ -193,8 +182,8 @@ fn frozen_at_each_instruction_of_a_read() {
         assert!(again.starts_with("Err(Fenced"), "{k}: {again}");
         send(&mut master, 4..6);
         assert_eq!(drain(&mut new), (first..6).collect::<Vec<_>>(), "{k}");
-        if stand != Stand::Between {
-            assert_eq!(stand, Stand::Mark);
+        if !is_frozen {
+            assert!(k > 50, "only {k} instructions");
             return;
         }
         k += stride;

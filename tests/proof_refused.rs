@@ -72,7 +72,7 @@ fn every_call(op: Op, role: Role, page: &'static Page, stride: usize) -> Count {
         loop {
             let mut stage = Stage::set(op, role, page, fresh_name());
             if !stage.direct(|child, _| {
-                (0..2 * call + 1).all(|_| child.to_syscall(None) == Stop::Syscall)
+                (0..2 * call + 1).all(|_| child.run_to_syscall(None) == Stop::Syscall)
             }) {
                 break;
             }

@@ -33,6 +33,10 @@ pub struct Reader {
     scratch: Vec<u8>,
     /// The id of the message in `scratch`.
     scratch_id: Option<MessageId>,
+    /// The bus moved since the last look.
+    has_moved: bool,
+    /// Looks that found nothing.
+    empties: u32,
     _not_sync: PhantomData<Cell<()>>,
 }
 
@@ -50,6 +54,8 @@ impl Reader {
             lease,
             scratch: Vec::new(),
             scratch_id: None,
+            has_moved: false,
+            empties: 0,
             _not_sync: PhantomData,
         })
     }
@@ -95,11 +101,13 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::read`], with `Empty` for `Timeout`.
-    #[inline]
+    #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        match self.read_once(buffer) {
-            Err(Error::Empty) => Err(self.why_empty()),
-            done => done,
+        loop {
+            match self.read_once(buffer) {
+                Err(Error::Empty) => self.nothing_here()?,
+                done => return done,
+            }
         }
     }
 
@@ -155,7 +163,7 @@ impl Reader {
         }
         let found = match self.ring.find() {
             Ok(Some(found)) => found,
-            Ok(None) => return self.rest(),
+            Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
         self.ring.copy(found, buffer)?;
@@ -181,7 +189,7 @@ impl Reader {
         }
         let len = match self.ring.race(buffer) {
             Ok(Some(len)) => len,
-            Ok(None) => return self.rest(),
+            Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
         if self.ring.ring().room_bell().glance() == 0 {
@@ -241,15 +249,15 @@ impl Reader {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
-        let mut found = match self.ring.find() {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                return match self.rest() {
-                    Err(Error::Empty) => Err(self.why_empty()),
-                    other => other,
-                };
+        let mut found = loop {
+            match self.ring.find() {
+                Ok(Some(found)) => break found,
+                Ok(None) => {
+                    self.rest()?;
+                    self.nothing_here()?;
+                }
+                Err(error) => return self.stumble(error),
             }
-            Err(error) => return self.stumble(error),
         };
         let start = self.ring.bookmark();
         loop {
@@ -345,10 +353,11 @@ impl Reader {
         };
         match found {
             Ok(Some(len)) => Ok(len),
-            Ok(None) => match self.rest() {
-                Err(Error::Empty) => Err(self.why_empty()),
-                other => other,
-            },
+            Ok(None) => {
+                self.rest()?;
+                self.nothing_here()?;
+                self.next_len()
+            }
             Err(error) => self.stumble(error),
         }
     }
@@ -367,12 +376,12 @@ impl Reader {
     /// As for [`Reader::try_read`].
     #[inline]
     pub fn try_peek(&mut self) -> Result<Peek<'_>> {
-        match self.show()? {
-            Some((start, found)) => Ok(Peek { start, found, reader: self }),
-            None => match self.rest() {
-                Err(Error::Empty) => Err(self.why_empty()),
-                other => other,
-            },
+        loop {
+            if let Some((start, found)) = self.show()? {
+                return Ok(Peek { start, found, reader: self });
+            }
+            self.rest()?;
+            self.nothing_here()?;
         }
     }
 
@@ -493,6 +502,7 @@ impl Reader {
 
     /// Waits for a message. `Ok` is only a reason to look.
     fn wait_for_message(&mut self, waiter: &mut Waiter) -> Result<()> {
+        let changes = self.lease.peer_changes();
         if let Some(gone) = self.lease.disconnected() {
             // The peer was found gone after its last message: one more look tells if it is read.
             return match self.is_anything_there() {
@@ -509,10 +519,13 @@ impl Reader {
             parks: &ring.lines().consumer_stats.parks,
         };
         let consumer = &self.ring;
-        match waiter.wait(&self.lease, &bed, |_| consumer.is_committed()) {
-            true => Ok(()),
-            false => Err(Error::Timeout),
+        let lease = &self.lease;
+        let is_news = |_| consumer.is_committed() || lease.peer_changes() != changes;
+        if waiter.wait(lease, &bed, is_news) {
+            return Ok(());
         }
+        self.lease.note_progress(&self.segment);
+        Err(Error::Timeout)
     }
 
     fn is_anything_there(&self) -> bool {
@@ -521,24 +534,35 @@ impl Reader {
 
     /// Nothing is there: tells the writer of all the room, and looks whether the bus has moved.
     #[cold]
-    fn rest<T>(&mut self) -> Result<T> {
-        let rung = self.ring.ring().room_bell().glance();
-        if rung == 0 {
+    fn rest(&mut self) -> Result<()> {
+        if self.ring.ring().room_bell().glance() == 0 {
             self.ring.publish();
-            self.lease.note_progress(&self.segment);
-            return Err(Error::Empty);
+            self.note_empty();
+            return Ok(());
         }
         self.attend()?;
-        // Whoever was replaced is told so now, and not at the next call.
-        Err(self.lease.trouble().unwrap_or(Error::Empty))
+        // Nothing was handed out, so what is wrong can be told at once.
+        self.lease.trouble().map_or(Ok(()), Err)
     }
 
-    /// `Empty`, unless the peer is gone and the policy wants that said.
+    /// A look that found nothing is progress too; told now and then, since it may be a busy loop.
+    fn note_empty(&mut self) {
+        self.empties = self.empties.wrapping_add(1);
+        if self.empties.is_multiple_of(16) {
+            self.lease.note_progress(&self.segment);
+        }
+    }
+
+    /// `Ok` if it is worth looking again at once, because the bus has moved. Else `Empty`, unless the
+    /// peer is gone and the policy wants that said.
     #[cold]
-    fn why_empty(&self) -> Error {
+    fn nothing_here(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.has_moved) {
+            return Ok(());
+        }
         match self.lease.disconnected() {
-            Some(gone) if !self.is_anything_there() => gone,
-            _ => Error::Empty,
+            Some(gone) if !self.is_anything_there() => Err(gone),
+            _ => Err(Error::Empty),
         }
     }
 
@@ -612,7 +636,7 @@ impl Reader {
                 futex::wake(bell.0, i32::MAX);
                 let wakes = &ring.lines().consumer_stats.wakes;
                 // Relaxed: a figure of this side alone.
-                wakes.store(wakes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                wakes.store(wakes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             }
         }
         if rung & LOOK != 0 && bell.clear(LOOK) {
@@ -636,7 +660,10 @@ impl Reader {
         }
         let moved = Consumer::resume(seat.segment.ring(self.lease.role.peer().writes()));
         match moved {
-            Ok(ring) => (self.ring, self.segment) = (ring, seat.segment),
+            Ok(ring) => {
+                (self.ring, self.segment) = (ring, seat.segment);
+                self.has_moved = true;
+            }
             Err(error) => self.lease.condemn(error),
         }
     }
@@ -664,6 +691,7 @@ impl Reader {
             ring.carry_on(&self.ring);
         }
         (self.ring, self.segment) = (ring, seat.segment);
+        self.has_moved = true;
         Ok(())
     }
 }

@@ -73,7 +73,7 @@ impl Waiter {
         }
         match self.wait {
             Wait::Spin => spin(is_ready, bed),
-            Wait::Adaptive if !self.has_spun && cores::usable() > 1 => {
+            Wait::Adaptive if !self.has_spun && cores::online() > 1 => {
                 // Once per call: whoever slept and was woken for nothing sleeps on.
                 self.has_spun = true;
                 spin(is_ready, bed);
@@ -93,7 +93,7 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>) {
             return;
         }
         std::hint::spin_loop();
-        if turn % SPINS_PER_CLOCK == 0 && cores::usable() == 1 {
+        if turn % SPINS_PER_CLOCK == 0 && cores::online() == 1 {
             // The peer needs this very core.
             std::thread::yield_now();
         }
@@ -117,7 +117,7 @@ fn park(lease: &Lease, bed: &Bed<'_>, left: Duration, mut is_ready: impl FnMut(b
     if !is_ready(true) && !is_called {
         let longest = if lease.options.background { LONGEST_PARK } else { PARK_BY_HAND };
         // Relaxed: a figure of this side alone.
-        bed.parks.store(bed.parks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        bed.parks.store(bed.parks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         futex::wait(bed.bell.0, value, left.min(longest));
     }
     bed.bell.take_sleep();

@@ -90,7 +90,7 @@ impl Writer {
     ///
     /// # Errors
     /// `Full`, `TooLong`, or what makes the endpoint unusable.
-    #[inline]
+    #[inline(always)]
     pub fn try_write(&mut self, message: &[u8]) -> Result<()> {
         match self.try_once(message) {
             Err(Error::Full) => self.refuse(),
@@ -326,7 +326,12 @@ impl Writer {
         }
         if error == Error::Full {
             self.lease.note_progress(&self.segment);
-            if self.ring.ring().data_bell().glance() & (SEALED | LOOK) != 0 {
+            let bell = self.ring.ring().data_bell();
+            if bell.glance() & (SEALED | LOOK) != 0 {
+                self.is_special |= bell.clear(LOOK);
+                if let Some(trouble) = self.lease.trouble() {
+                    return Err(trouble);
+                }
                 self.follow(self.lease.seat_after(&self.segment)?)?;
             }
         }
@@ -342,7 +347,9 @@ impl Writer {
     fn count_full(&self) {
         let stats = &self.ring.ring().lines().producer_stats;
         // Relaxed: figures of this side alone.
-        stats.times_full.store(stats.times_full.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        stats
+            .times_full
+            .store(stats.times_full.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.ring.ring().note_high_water();
     }
 
@@ -392,7 +399,7 @@ impl Writer {
             futex::wake(bell.0, i32::MAX);
             let wakes = &ring.lines().producer_stats.wakes;
             // Relaxed: a figure of this side alone.
-            wakes.store(wakes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            wakes.store(wakes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
         if rung & LOOK != 0 && bell.clear(LOOK) {
             self.is_special = true;
@@ -450,6 +457,9 @@ impl Claim<'_> {
     pub fn commit(self) -> Result<()> {
         self.writer.commit(self.start, self.len)
     }
+
+    /// Gives the room back, as dropping does: it was never there.
+    pub fn abort(self) {}
 
     /// Makes a message of its first `len` bytes.
     ///

@@ -90,6 +90,13 @@ impl Arena {
         start..start + size
     }
 
+    /// Whether all of these bytes are in frames.
+    pub(crate) fn has(&self, at: *const u8, len: usize) -> bool {
+        let frames = self.memory.as_ptr().wrapping_add(GUARD + LINES).addr();
+        let end = frames + (self.words - LINES) * 8;
+        (frames..=end).contains(&at.addr()) && len <= end - at.addr()
+    }
+
     /// All of the ring as it is now.
     pub(crate) fn snapshot(&self) -> Vec<u64> {
         (0..self.words).map(|index| self.word(index).load(Ordering::Relaxed)).collect()
@@ -139,4 +146,10 @@ impl Dice {
     pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
+}
+
+/// How often random tests repeat themselves with other dice: once, or as `ESHM_ROUNDS` says.
+#[cfg(test)]
+pub(crate) fn rounds() -> std::ops::Range<u64> {
+    0..std::env::var("ESHM_ROUNDS").map_or(1, |rounds| rounds.parse().expect("a number"))
 }

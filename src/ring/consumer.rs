@@ -111,8 +111,8 @@ impl Consumer {
     /// Whether it is worth looking: something was committed at the tail.
     #[inline(always)]
     pub(crate) fn is_committed(&self) -> bool {
-        // pairs PUBLISH: only a reason to look, `find` checks.
-        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
+        // Relaxed: only a reason to look, `find` acquires.
+        let word = self.ring.frames.commit(self.tail).load(Ordering::Relaxed);
         word == committed(self.tail) || (self.ring.overwrite && self.is_lapped())
     }
 
@@ -340,8 +340,11 @@ impl Consumer {
             newest = Some(cursor);
             cursor.pass(frames);
         }
-        if let Some(newest) = newest {
-            self.follow(&newest);
+        match newest {
+            Some(newest) => self.follow(&newest),
+            // Everything was overwritten, and by nothing that is whole yet: that much is known.
+            None if self.ring.overwrite => self.follow(&cursor),
+            None => {}
         }
         Ok(self.number.wrapping_sub(start))
     }

@@ -40,7 +40,7 @@ pub(crate) struct Producer {
     epoch: u64,
     /// The epoch of the last committed message.
     last_epoch: u64,
-    /// The eighth that was marked last.
+    /// The eighth that was marked last; the complement of the head's, if that must be marked.
     marked: u64,
     eighth_shift: u32,
     inline_len: usize,
@@ -64,7 +64,7 @@ impl Producer {
             bytes: head.bytes,
             epoch,
             last_epoch: head.epoch,
-            marked: u64::MAX,
+            marked: !(head.pos >> ring.eighth().trailing_zeros()),
             eighth_shift: ring.eighth().trailing_zeros(),
             inline_len: ring.inline_len(),
         })
@@ -239,6 +239,8 @@ impl Producer {
             let end = self.head.wrapping_add(frames);
             self.dirty_until = end.wrapping_add(self.ring.capacity);
         }
+        // Behind a skip, or where nothing is left of what was marked before.
+        self.mark();
         Ok(frames)
     }
 
@@ -275,6 +277,12 @@ impl Producer {
         // pairs RESERVE: whoever reads a word written from here on sees the reservation too.
         line.reserve.store(reserve, Ordering::Relaxed);
         fence(Ordering::Release);
+        // Relaxed: only producers store it. A long claim overwrites the mark of its own eighth too,
+        // and then there must be another one.
+        let mark = self.ring.mark(self.head).pos.load(Ordering::Relaxed);
+        if reserve.wrapping_sub(mark) > self.ring.capacity {
+            self.marked = !(self.head >> self.eighth_shift);
+        }
         self.mark();
         Ok(())
     }

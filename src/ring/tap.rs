@@ -28,6 +28,8 @@ pub(crate) struct Cursor {
     ring: Ring,
     place: Place,
     lost: u64,
+    /// False until a boundary was found to begin at.
+    is_placed: bool,
 }
 
 /// A message that was copied whole.
@@ -40,22 +42,25 @@ pub(crate) struct Copied {
 impl Cursor {
     /// A cursor at a known place.
     pub(crate) fn at(ring: Ring, place: Place) -> Self {
-        Cursor { ring, place, lost: 0 }
+        Cursor { ring, place, lost: 0, is_placed: true }
     }
 
     /// A cursor at the oldest message that is still in the ring.
     pub(crate) fn at_oldest(ring: Ring) -> Self {
-        // pairs RESERVE: only chooses a mark; the marks are checked after they are read.
-        let reserve = ring.lines().reserve.reserve.load(Ordering::Acquire);
-        let place = ring.oldest_mark(reserve).unwrap_or_default();
-        Cursor { ring, place, lost: 0 }
+        // Relaxed: only chooses a mark; the marks are checked after they are read.
+        let reserve = ring.lines().reserve.reserve.load(Ordering::Relaxed);
+        // Without a mark it begins where everything is overwritten, and looks for one each time.
+        let nowhere = reserve.wrapping_sub(ring.capacity).wrapping_sub(1);
+        let mark = ring.oldest_mark(reserve);
+        let place = mark.unwrap_or(Place { pos: nowhere, ..Place::default() });
+        Cursor { ring, place, lost: 0, is_placed: mark.is_some() }
     }
 
     /// A cursor behind the newest message.
     pub(crate) fn at_newest(ring: Ring) -> Result<Self> {
         let mut cursor = Cursor::at_oldest(ring);
         if let Some(mark) = ring.newest_mark() {
-            cursor.place = mark;
+            (cursor.place, cursor.is_placed) = (mark, true);
         }
         // One lap at most; the frames that come meanwhile are news.
         for _ in 0..ring.capacity {
@@ -142,11 +147,13 @@ impl Cursor {
 
     /// Goes to the oldest boundary that is left.
     fn jump(&mut self) -> bool {
-        // pairs RESERVE: as in `at_oldest`.
-        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Acquire);
+        // Relaxed: as in `at_oldest`.
+        let reserve = self.ring.lines().reserve.reserve.load(Ordering::Relaxed);
         let Some(mark) = self.ring.oldest_mark(reserve) else { return false };
-        self.lost = self.lost.wrapping_add(mark.number.wrapping_sub(self.place.number));
-        self.place = mark;
+        if self.is_placed {
+            self.lost = self.lost.wrapping_add(mark.number.wrapping_sub(self.place.number));
+        }
+        (self.place, self.is_placed) = (mark, true);
         true
     }
 }

@@ -15,9 +15,15 @@
 mod exhaustive;
 #[cfg(not(loom))]
 mod ghosts;
+#[cfg(not(loom))]
+mod lies;
 #[cfg(loom)]
 mod loom;
 #[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]
+mod overwrite;
+#[cfg(not(loom))]
 mod regressions;
+#[cfg(not(loom))]
+mod torn;

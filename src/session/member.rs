@@ -22,7 +22,7 @@ use crate::peer::Watch;
 use crate::ring::LOOK;
 use crate::segment::{self, Segment};
 use crate::stats::{Peer, PeerState, Refusal};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence};
 use crate::sys::fork::Birth;
 use crate::sys::{clock, futex, lock, process};
 
@@ -60,7 +60,9 @@ pub(crate) struct Member {
     new_peer: AtomicU32,
     observed_ns: AtomicU64,
     checked_ns: AtomicU64,
-    left: AtomicBool,
+    /// Whether it was left. Locked by whoever acts for the endpoint as a whole: were the role's lock
+    /// asked for again behind the back of a leaver, it would outlive the endpoint.
+    has_left: Mutex<bool>,
 }
 
 impl Member {
@@ -83,7 +85,7 @@ impl Member {
             new_peer: AtomicU32::new(0),
             observed_ns: AtomicU64::new(0),
             checked_ns: AtomicU64::new(clock::monotonic_ns()),
-            left: AtomicBool::new(false),
+            has_left: Mutex::new(false),
             options,
         };
         super::note_wishes(&member.seat().segment, member.role, &member.options);
@@ -177,8 +179,10 @@ impl Member {
         self.wake_own(segment);
     }
 
-    /// Wakes this process's own sleepers.
+    /// Wakes this process's own sleepers. What they are to see was stored before; they look at it
+    /// again behind a fence of their own when they have announced their sleep.
     fn wake_own(&self, segment: &Segment) {
+        fence(Ordering::SeqCst);
         let (out, back) =
             (segment.ring(self.role.writes()), segment.ring(self.role.peer().writes()));
         for bell in [out.room_bell(), back.data_bell()] {
@@ -245,12 +249,19 @@ impl Member {
         Some(self.new_peer.swap(0, Ordering::Relaxed)).filter(|&pid| pid != 0)
     }
 
+    /// Counts the changes of the peer's state: for sleepers, who must not miss one.
+    pub(crate) fn peer_changes(&self) -> u32 {
+        // Acquire: who sees the count sees the time.
+        self.peer_changes.load(Ordering::Acquire)
+    }
+
     /// The verdict on the peer.
     pub(crate) fn peer_state(&self) -> PeerState {
         guard(&self.watch).state()
     }
 
-    /// A place kept for a peer that died before it came over is not kept any longer.
+    /// A place kept for a peer that died before it came over is not kept any longer. A peer that has
+    /// not even come to the segment before this one may live on an older one: its time decides.
     fn settle_moving(&self, segment: &Segment) {
         let peer = self.role.peer();
         let lines = segment.role(peer);
@@ -377,14 +388,14 @@ impl Member {
     pub(crate) fn note_progress(&self, segment: &Segment) {
         let progress = &segment.role(self.role).progress;
         // Relaxed, and not even atomic as a whole: a figure that is to move.
-        progress.store(progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// What the background thread does for this endpoint at every beat. Nearly always no more than
     /// to beat and to see the peer's beat: a handful of cache lines.
     pub(crate) fn tick(&self, now_ns: u64) {
         // Relaxed: a tick too many does no harm.
-        if self.left.load(Ordering::Relaxed) || self.in_trouble.load(Ordering::Relaxed) {
+        if self.in_trouble.load(Ordering::Relaxed) {
             return;
         }
         if !self.tick_lightly(now_ns) {
@@ -409,9 +420,11 @@ impl Member {
     fn tick_thoroughly(&self, now_ns: u64) {
         self.observe(false);
         let segment = self.segment();
-        if is_doomed(&segment) {
+        let has_left = guard(&self.has_left);
+        if is_doomed(&segment) && !*has_left {
             self.follow_fate(&segment);
         }
+        drop(has_left);
         segment.ring(self.role.writes()).note_high_water();
         self.check_file_if_due(now_ns);
     }
@@ -433,6 +446,10 @@ impl Member {
             return;
         }
         self.checked_ns.store(now_ns, Ordering::Relaxed);
+        let has_left = guard(&self.has_left);
+        if *has_left {
+            return;
+        }
         if let Err(error) = self.check_file() {
             self.condemn(error);
         }
@@ -488,8 +505,7 @@ impl Member {
 
     /// Whether it was left.
     pub(crate) fn has_left(&self) -> bool {
-        // Relaxed: a figure for people.
-        self.left.load(Ordering::Relaxed)
+        *guard(&self.has_left)
     }
 
     // --- leaving ------------------------------------------------------------------------------
@@ -505,11 +521,15 @@ impl Member {
 
     /// Leaves. In a forked child nothing is touched.
     pub(crate) fn leave(&self) -> Result<()> {
-        if !self.is_home() || self.left.swap(true, Ordering::Relaxed) {
+        if !self.is_home() {
             return Ok(());
         }
-        if self.trouble().is_some() {
+        let mut has_left = guard(&self.has_left);
+        if std::mem::replace(&mut *has_left, true) {
             return Ok(());
+        }
+        if let Some(trouble) = self.trouble() {
+            return Err(trouble);
         }
         let seat = self.last_seat()?;
         if seat.segment.check_file().is_err() {

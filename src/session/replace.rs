@@ -217,7 +217,7 @@ fn succeed_in(old: &Segment, new: &Segment, role: Role) -> Result<()> {
     copy_role(old.role(role), new.role(role));
     lock::try_lock(new.fd(), byte_of(role))?;
     // Relaxed: the seal keeps others from joining; see `try_join`.
-    enroll(new, role, old.role(role).epoch.load(Ordering::Relaxed) + 1);
+    enroll(new, role, old.role(role).epoch.load(Ordering::Relaxed).wrapping_add(1));
     Ok(())
 }
 

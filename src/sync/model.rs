@@ -9,10 +9,27 @@
 //! A message of several frames runs on over the headers of the frames behind its first one, as it
 //! does in memory, so that ghosts exist in the model too.
 
+use std::cell::Cell;
+
 use loom::cell::UnsafeCell;
 pub(crate) use loom::{model::Builder, thread};
 
 use super::{AtomicU64, Ordering};
+
+thread_local!(static LIGHT_IS_FULL: Cell<bool> = const { Cell::new(false) });
+
+/// The busy half of the asymmetric barrier. The rare half makes it a full fence wherever it strikes,
+/// and that may be nowhere: so it is all or nothing here.
+pub(crate) fn light_barrier() {
+    if LIGHT_IS_FULL.get() {
+        super::fence(Ordering::SeqCst);
+    }
+}
+
+/// Whether the tests that follow on this thread have somebody run the heavy barrier.
+pub(crate) fn set_heavy_barrier(is_run: bool) {
+    LIGHT_IS_FULL.set(is_run);
+}
 
 /// Words of a frame: commit, meta, payload.
 const WORDS: usize = 8;

@@ -37,6 +37,12 @@ impl Mapping {
         }
     }
 
+    /// Leaves it out of every child that is forked from now on. A mapping holds the open file like a
+    /// descriptor does, and with it the locks: in a child it would keep its dead parent alive.
+    pub(crate) fn keep_from_children(&self) -> Result<()> {
+        self.advise(Advice::DontFork)
+    }
+
     /// Where it begins; a multiple of the page size.
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.raw.as_mut_ptr()

@@ -5,7 +5,8 @@
 //! else in another namespace. `lock.rs` answers that.
 
 use std::fs;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -90,15 +91,36 @@ impl Remembered {
     }
 }
 
+/// A descriptor that stands for a process. Should it be closed behind our back and its number used
+/// again, it is left alone.
+pub(crate) struct PidFd(ManuallyDrop<OwnedFd>);
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for PidFd {
+    fn drop(&mut self) {
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let is_ours = fs::read_link(path).is_ok_and(|link| link.ends_with("anon_inode:[pidfd]"));
+        if is_ours {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
 /// A descriptor, closed on exec, that becomes readable when the process ends; `None` if there is
 /// no such process here or the kernel has no such call.
-pub(crate) fn open_pidfd(pid: u32) -> Option<OwnedFd> {
+pub(crate) fn open_pidfd(pid: u32) -> Option<PidFd> {
     let pid = libc::pid_t::try_from(pid).ok()?;
     // SAFETY: two integers; the call touches no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0)?;
     // SAFETY: just made, and nobody else knows it.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    Some(PidFd(ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) })))
 }
 
 #[cfg(test)]
@@ -138,7 +160,9 @@ mod tests {
     #[test]
     fn a_descriptor_stands_for_a_process() {
         let fd = open_pidfd(pid()).expect("this process is there");
-        let flags = fcntl(&fd, FcntlArg::F_GETFD).unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())).unwrap();
+        assert_eq!(link.to_str(), Some("anon_inode:[pidfd]"), "or it would never be closed");
+        let flags = fcntl(fd.as_fd(), FcntlArg::F_GETFD).unwrap();
         assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
         assert!(open_pidfd(0).is_none());
         assert!(open_pidfd(u32::MAX).is_none());

@@ -149,7 +149,7 @@ impl Subject {
     fn every_call(&self, tally: &mut Tally) {
         let mut stage = self.set();
         let mut stops = 0;
-        while stage.direct(|child, idle| child.to_syscall(idle)) == Stop::Syscall {
+        while stage.direct(|child, idle| child.run_to_syscall(idle)) == Stop::Syscall {
             stops += 1;
         }
         tally.note(&self.place("at its end"), stage.reckon(self.cut));
@@ -158,7 +158,8 @@ impl Subject {
             let mut stage = self.set();
             let mut came = true;
             for _ in 0..=stop {
-                came = came && stage.direct(|child, idle| child.to_syscall(idle)) == Stop::Syscall;
+                came =
+                    came && stage.direct(|child, idle| child.run_to_syscall(idle)) == Stop::Syscall;
             }
             tally.syscalls += tally.count(came);
             let side = if stop % 2 == 0 { "before" } else { "after" };
@@ -179,7 +180,7 @@ impl Subject {
                 let came = stage.direct(|child, idle| {
                     let mut came = true;
                     for _ in 0..2 * call {
-                        came = came && child.to_syscall(None) == Stop::Syscall;
+                        came = came && child.run_to_syscall(None) == Stop::Syscall;
                     }
                     came && child.go(&stretch.path, change, idle)
                 });

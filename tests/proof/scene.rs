@@ -302,7 +302,7 @@ impl Scene {
                 for (index, word) in claim.chunks_mut(8).enumerate() {
                     word.copy_from_slice(&(index as u64).to_le_bytes()[..word.len()]);
                 }
-                drop(claim);
+                claim.abort();
                 Ok(0)
             }),
             Park => Box::new(move |bus| {

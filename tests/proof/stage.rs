@@ -73,11 +73,11 @@ impl Stage {
         stage.open_bus();
         let scene = stage.scene.clone();
         let mut child = Traced::spawn(move || scene.play());
-        child.to_mark(None);
+        child.run_to_mark(None);
         stage.ready();
-        child.to_mark(None);
+        child.run_to_mark(None);
         stage.get_set();
-        child.to_mark(None);
+        child.run_to_mark(None);
         stage.child = Some(child);
         stage.before = [stage.out.got.len(), page.handed().len()];
         stage

@@ -128,14 +128,14 @@ impl Traced {
     }
 
     /// Lets it run to its next mark.
-    pub fn to_mark(&mut self, idle: Option<&mut dyn FnMut()>) {
+    pub fn run_to_mark(&mut self, idle: Option<&mut dyn FnMut()>) {
         ptrace::cont(self.pid, None).expect("cont");
         let stop = self.wait(idle);
         assert_eq!(stop, Stop::Mark, "the child did not come to its mark");
     }
 
     /// Lets it run to the next entry into or exit from the kernel, or its mark.
-    pub fn to_syscall(&mut self, idle: Option<&mut dyn FnMut()>) -> Stop {
+    pub fn run_to_syscall(&mut self, idle: Option<&mut dyn FnMut()>) -> Stop {
         ptrace::syscall(self.pid, None).expect("syscall");
         self.wait(idle)
     }
@@ -151,7 +151,7 @@ impl Traced {
         let mut regs = ptrace::getregs(self.pid).expect("registers");
         regs.orig_rax = u64::MAX;
         ptrace::setregs(self.pid, regs).expect("registers");
-        assert_eq!(self.to_syscall(None), Stop::Syscall);
+        assert_eq!(self.run_to_syscall(None), Stop::Syscall);
         let mut regs = ptrace::getregs(self.pid).expect("registers");
         regs.rax = i64::from(-errno) as u64;
         ptrace::setregs(self.pid, regs).expect("registers");

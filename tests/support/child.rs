@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -168,6 +167,13 @@ impl Child {
         unsafe { libc::waitid(libc::P_PID, self.pid(), &raw mut info, state) };
     }
 
+    pub fn is_running(&mut self) -> bool {
+        if self.status.is_none() {
+            self.status = self.process.try_wait().expect("a child to wait for");
+        }
+        self.status.is_none()
+    }
+
     /// Waits until it ends by itself.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
@@ -194,10 +200,6 @@ impl Child {
     pub fn finish(mut self) {
         let status = self.wait();
         assert!(status.success(), "the child ended with {status}");
-    }
-
-    pub fn note_status(&mut self, raw: i32) {
-        self.status = Some(ExitStatus::from_raw(raw));
     }
 }
 

@@ -72,14 +72,20 @@ impl End for Rust {
     }
 }
 
+type Init = unsafe extern "C" fn(*const Config) -> *mut c_void;
+type Destroy = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Write = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> c_int;
+type Read = unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int;
+type ReadEx = unsafe extern "C" fn(*mut c_void, *mut c_void, usize, *mut usize, u32) -> c_int;
+
 /// The calls of the shared library, as a C program has them.
 #[derive(Clone, Copy)]
 struct Calls {
-    init: unsafe extern "C" fn(*const Config) -> *mut c_void,
-    destroy: unsafe extern "C" fn(*mut c_void) -> c_int,
-    write: unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> c_int,
-    read: unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int,
-    read_ex: unsafe extern "C" fn(*mut c_void, *mut c_void, usize, *mut usize, u32) -> c_int,
+    init: Init,
+    destroy: Destroy,
+    write: Write,
+    read: Read,
+    read_ex: ReadEx,
 }
 
 /// `ESHMConfig`
@@ -107,11 +113,11 @@ fn library() -> Calls {
     // SAFETY: the types are those of the header.
     unsafe {
         Calls {
-            init: std::mem::transmute::<*mut c_void, _>(symbol(c"eshm_init")),
-            destroy: std::mem::transmute::<*mut c_void, _>(symbol(c"eshm_destroy")),
-            write: std::mem::transmute::<*mut c_void, _>(symbol(c"eshm_write")),
-            read: std::mem::transmute::<*mut c_void, _>(symbol(c"eshm_read")),
-            read_ex: std::mem::transmute::<*mut c_void, _>(symbol(c"eshm_read_ex")),
+            init: std::mem::transmute::<*mut c_void, Init>(symbol(c"eshm_init")),
+            destroy: std::mem::transmute::<*mut c_void, Destroy>(symbol(c"eshm_destroy")),
+            write: std::mem::transmute::<*mut c_void, Write>(symbol(c"eshm_write")),
+            read: std::mem::transmute::<*mut c_void, Read>(symbol(c"eshm_read")),
+            read_ex: std::mem::transmute::<*mut c_void, ReadEx>(symbol(c"eshm_read_ex")),
         }
     }
 }

@@ -20,7 +20,7 @@ int main(void)
         return 1;
     }
     for (int at = 0; at < 1000; at++) {
-        reading now = {at * 0.01, at % 100};
+        reading now = {at * 0.01, (double)(at % 100)};
         if (eshm_write(bus, &now, sizeof now) == ESHM_ERROR_BUFFER_FULL) {
             printf("nobody has read for a while\n");
         }

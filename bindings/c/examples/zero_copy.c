@@ -14,9 +14,9 @@ static int give_up(void)
     return 1;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    ESHMOptions options = eshm_default_options("images");
+    ESHMOptions options = eshm_default_options(argc > 1 ? argv[1] : "images");
     options.master_to_slave.frames = 1 << 14; /* of 64 bytes: room for three images */
     options.role = ESHM_ROLE_MASTER;
     ESHMHandle *camera = eshm_open(&options);

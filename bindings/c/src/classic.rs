@@ -199,16 +199,19 @@ pub unsafe extern "C" fn eshm_read_ex(
 ) -> c_int {
     status(|| {
         // SAFETY: as the caller promises.
-        let outcome = unsafe { read(handle, buffer, buffer_size, timeout_ms) };
+        let (len, outcome) = match unsafe { read(handle, buffer, buffer_size, timeout_ms) } {
+            Ok(len) => (len, Ok(())),
+            Err(fault) => (0, Err(fault)),
+        };
         // SAFETY: as the caller promises.
         if let Some(bytes_read) = unsafe { bytes_read.as_mut() } {
-            *bytes_read = *outcome.as_ref().unwrap_or(&0);
+            *bytes_read = len;
         }
-        outcome.map(drop)
+        outcome
     })
 }
 
-#[inline]
+#[inline(always)]
 unsafe fn read(
     handle: *mut ESHMHandle,
     buffer: *mut c_void,

@@ -82,7 +82,7 @@ impl<V> Seat<V> {
     }
 
     /// Takes the seat, if the handle is still open then.
-    #[inline]
+    #[inline(always)]
     pub fn take(
         &self,
         key: Key,
@@ -140,7 +140,7 @@ pub trait Awaited {
 /// Makes a try, and then, for as long as there is time and nothing there, tries that wait.
 ///
 /// `attempt` is told how long it may wait; `None` is not at all.
-#[inline]
+#[inline(always)]
 pub fn with_time<V: Awaited, T>(
     seat: &Seat<V>,
     key: Key,

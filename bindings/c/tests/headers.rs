@@ -169,6 +169,24 @@ fn an_old_program_sees_nothing_new() {
 }
 
 #[test]
+fn every_call_passes_the_guard() {
+    let folder = Path::new(PACKAGE).join("src");
+    let mut calls = 0;
+    for file in std::fs::read_dir(folder).expect("the source is there").flatten() {
+        let text = std::fs::read_to_string(file.path()).expect("a source file");
+        for (_, function) in text.split("#[unsafe(no_mangle)]").enumerate().skip(1) {
+            let body = function.split_once(" {\n").expect("a body").1.trim_start();
+            let name = function.split_once('(').map_or(function, |(name, _)| name);
+            assert!(body.starts_with("status(||") || body.starts_with("call(||"), "{name}");
+            let end = body.split("\n}").next().expect("an end");
+            assert!(end.trim_end().ends_with("})") || !end.contains('\n'), "{name} does more");
+            calls += 1;
+        }
+    }
+    assert_eq!(calls, declared().len());
+}
+
+#[test]
 fn versions_agree() {
     let config = header("eshm_config.h");
     let number = |name: &str| {

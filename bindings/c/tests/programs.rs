@@ -55,6 +55,32 @@ in_every_way! {
     threads: "threads.c";
 }
 
+/// The examples compile without a warning; those that end by themselves also run.
+mod examples {
+    use super::*;
+    use support::{compile, run};
+
+    #[test]
+    fn master_and_slave() {
+        for source in ["../../examples/master.c", "../../examples/slave.c"] {
+            compile(source, Build::shared("c99"));
+            compile(source, Build::shared("c++17"));
+        }
+    }
+
+    #[test]
+    fn zero_copy() {
+        check("../../examples/zero_copy.c", Build::sanitized("c11"));
+    }
+
+    #[test]
+    fn bench() {
+        let Some(program) = compile("../../examples/bench.c", Build::shared("c11")) else { return };
+        let said = run(&program, &["20000", "200"]);
+        assert!(said.contains("20000 messages of 48 bytes, all arrived in order"), "{said}");
+    }
+}
+
 mod plus {
     use super::*;
 

@@ -270,3 +270,49 @@ fn published_space_may_lag_by_a_batch() {
     fill(&mut producer);
     assert_eq!(producer.head(), 70 + 63);
 }
+
+/// A tap for which no boundary was whole just then, because the writer was about to store the next
+/// one, began at position 0, and counted everything since the birth of the bus as lost.
+#[test]
+fn a_tap_that_begins_nowhere_has_lost_nothing() {
+    let arena = Arena::new(64, 2, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    for n in 0..9 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    let ring = arena.ring();
+    // Reserved, and no mark yet.
+    ring.lines().reserve.reserve.fetch_add(1, Ordering::Relaxed);
+    let mut tap = Cursor::at_oldest(ring);
+    let mut buffer = [0; 8];
+    assert!(tap.try_copy(&mut buffer).unwrap().is_none());
+    producer.try_write(&[9; 8]).unwrap();
+    let copied = tap.try_copy(&mut buffer).unwrap().unwrap();
+    assert_eq!((copied.id.number, buffer, tap.lost()), (9, [9; 8], 0));
+}
+
+/// A claim that reserves nearly a lap overwrites the mark of its own eighth too. It was not marked
+/// again: a lapped reader had nowhere to go, and what was written next lay unread until the head
+/// came to the next eighth.
+#[test]
+fn a_lapped_reader_finds_what_is_written_after_a_long_claim() {
+    let arena = Arena::new(64, 64, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let mut number = 0;
+    for (pos, claim) in [(64 + 34, 32), (3 * 64 + 36, 32), (5 * 64 + 2, 30)] {
+        while producer.head() < pos {
+            producer.try_write(b"old").unwrap();
+            number += 1;
+        }
+        // Given up; a skip to the start of the ring may stay of it.
+        producer.claim(claim * 64 - 16).unwrap();
+        let mut buffer = [0; 8];
+        while consumer.race(&mut buffer).unwrap().is_some() {}
+        assert_eq!(consumer.next_id().number, number, "everything is counted");
+        producer.try_write(b"new").unwrap();
+        number += 1;
+        assert_eq!(consumer.race(&mut buffer).unwrap(), Some(3));
+        assert_eq!(&buffer[..3], b"new");
+    }
+}

@@ -38,6 +38,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     pub clock_source: String,
     pub clock_sources: String,
+    /// Threads that wanted to run in the last minute, on average.
+    pub load: f64,
     pub cpus: Vec<Cpu>,
 }
 
@@ -59,8 +61,21 @@ impl Machine {
             memory_bytes: memory(&text(root, "proc/meminfo")),
             clock_source: text(root, &format!("{clock}/current_clocksource")),
             clock_sources: text(root, &format!("{clock}/available_clocksource")),
+            load: text(root, "proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(0.0),
             cpus: cpus(root),
         }
+    }
+
+    /// A warning if others use the cores as well; empty otherwise.
+    pub fn busy(&self) -> String {
+        if self.load < 0.5 * self.cpus.len() as f64 {
+            return String::new();
+        }
+        format!("the machine has other work (load {:.1}), and the numbers show it", self.load)
     }
 
     /// Hardware threads by core.

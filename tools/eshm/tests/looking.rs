@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use eshm::Role;
 use nix::sys::signal::Signal;
@@ -58,7 +59,12 @@ fn a_tap_ends_when_both_sides_have_left_and_quietly_on_a_closed_pipe() {
     drop(closed.child.stdout.take());
     let mut slave = place.bus("a").role(Role::Slave).open().unwrap();
     let mut buffer = [0; 64];
-    while closed.child.try_wait().unwrap().is_none() {
+    // Until the one has noticed its closed pipe, and the other has written something.
+    let has_written = |pid| {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+        !io.contains("wchar: 0\n")
+    };
+    while closed.child.try_wait().unwrap().is_none() || !has_written(tap.pid()) {
         master.write(b"tick").unwrap();
         slave.read(&mut buffer).unwrap();
     }
@@ -154,4 +160,65 @@ fn bench_measures_all_ways_and_reports() {
     assert!(place.file("hist-Unix-socket.hgrm").exists() && place.file("hist-eshm.hgrm").exists());
     place.run(&["bench", "--sizes", "1"]).code(2);
     place.run(&["bench", "--cpus", "0,99999"]).code(2);
+}
+
+#[test]
+fn an_interrupted_bench_leaves_nothing() {
+    let place = Place::new();
+    let bench = place.start(&["bench", "--time", "60s"]);
+    let name = format!("bench-{}", bench.child.id());
+    place.until(&name, |now| now.stats.master_to_slave.read > 100);
+    bench.signal(Signal::SIGINT);
+    bench.end().code(130);
+    assert!(place.left().is_empty(), "{:?}", place.left());
+}
+
+/// Where a browser is installed, the report is opened in it: it must lay out and paint the page.
+#[test]
+fn the_report_opens_in_a_browser() {
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| is_installed(name))
+    else {
+        eprintln!("no Chromium here: the report was not opened");
+        return;
+    };
+    let place = Place::new();
+    let (page, picture, profile) =
+        (place.file("page.html"), place.file("page.png"), place.file("profile"));
+    place
+        .run(&["bench", "--time", "10ms", "--sizes", "48", "--report", page.to_str().unwrap()])
+        .ok();
+    let flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1120,2260",
+    ];
+    let ran = Command::new(browser)
+        .args(flags)
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("--screenshot={}", picture.display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap();
+    let picture =
+        fs::read(&picture).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&ran.stderr)));
+    assert!(picture.starts_with(b"\x89PNG"));
+    // An empty page of this size is a tenth of that.
+    assert!(picture.len() > 60_000, "{} bytes", picture.len());
+}
+
+fn is_installed(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use eshm::{PeerState, Role};
 use nix::sys::signal::Signal;
@@ -114,6 +114,21 @@ fn a_killed_sender_goes_on_where_it_was() {
 }
 
 #[test]
+fn the_death_of_a_sender_is_no_end() {
+    let place = Place::new();
+    let (send, mut stdin) = place.start_fed(&["send", "a"]);
+    let mut recv = Running::bare(&mut place.command(&["recv", "a"]));
+    let mut said = BufReader::new(recv.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    stdin.write_all(b"before\n").unwrap();
+    place.until("a", |now| now.stats.master_to_slave.read == 1);
+    send.kill();
+    assert!(said.any(|line| line.contains("died; waiting for its successor")));
+    place.feed(&["send", "a", "--timeout", "10s"], b"after\n").ok();
+    drop(said);
+    assert_eq!(recv.end().ok().text(), "before\nafter\n");
+}
+
+#[test]
 fn a_killed_sender_of_lines_sends_none_twice() {
     let place = Place::new();
     let (from, text) = (place.file("from"), numbers(0, 40_000));
@@ -165,6 +180,24 @@ fn a_killed_receiver_with_ack_loses_nothing() {
     assert!(lines.len() <= 30_003, "at most one line twice for each kill");
     lines.dedup();
     assert!(lines.into_iter().eq(0..30_000), "every line came");
+}
+
+#[test]
+fn with_ack_only_what_was_written_out_has_left_the_bus() {
+    let place = Place::new();
+    let line = "a line that is long enough to fill a pipe\n";
+    place.feed(&["send", "a", "--keep"], line.repeat(8000).as_bytes()).ok();
+    let mut recv = Running::bare(&mut place.command(&["recv", "a", "--ack"]));
+    let mut pipe = recv.child.stdout.take().unwrap();
+    // Nobody reads, so it stops in the middle of a write.
+    place.until("a", |now| now.stats.master_to_slave.read > 500);
+    recv.kill();
+    let mut written = String::new();
+    pipe.read_to_string(&mut written).unwrap();
+    let taken = eshm::inspect_in(place.dir(), "a").unwrap().stats.master_to_slave.read;
+    let lines = written.matches('\n').count() as u64;
+    assert!((taken..=taken + 1).contains(&lines), "{taken} taken, {lines} written");
+    place.run(&["rm", "a"]).ok();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Write, empty};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -160,8 +160,10 @@ impl Running {
     /// Waits for its end, which must come by itself.
     pub fn end(mut self) -> Ran {
         drop(self.child.stdin.take());
-        for pipe in [self.child.stdout.take().map(collect), self.child.stderr.take().map(collect)] {
-            self.said.extend(pipe);
+        if self.said.is_empty() {
+            // What the test has taken for itself is empty here.
+            self.said.push(self.child.stdout.take().map_or_else(|| collect(empty()), collect));
+            self.said.push(self.child.stderr.take().map_or_else(|| collect(empty()), collect));
         }
         let mut status = None;
         until("the end of the program", || {
@@ -169,10 +171,7 @@ impl Running {
             status.is_some()
         });
         let mut said = self.said.drain(..).map(|reader| reader.join().unwrap());
-        let (first, second) = (said.next().unwrap_or_default(), said.next());
-        // With one pipe only, it is that of the errors.
-        let (stdout, stderr) =
-            second.map_or((Vec::new(), first.clone()), |second| (first.clone(), second));
+        let (stdout, stderr) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
         Ran::of(Output { status: status.unwrap(), stdout, stderr })
     }
 }

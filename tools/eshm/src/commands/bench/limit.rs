@@ -1,5 +1,6 @@
-//! What the machine itself allows: a cache line bounced between two cores, and blocks copied in
-//! and out. No way through shared memory can be faster.
+//! What the machine itself allows: a cache line bounced between two cores, which no round trip can
+//! beat; and, to compare throughput with, blocks copied in and out with a handover that costs next to
+//! nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
@@ -17,7 +18,7 @@ use super::near::{Near, Streamed};
 
 /// The name of the limit of round trips.
 pub const BOUNCE: &str = "bare cache line";
-/// The name of the limit of throughput.
+/// The name of what throughput is compared with.
 pub const COPY: &str = "two bare copies";
 
 /// A word on a cache line of its own.

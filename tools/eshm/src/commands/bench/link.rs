@@ -99,7 +99,8 @@ impl Bus {
     ) -> Outcome<Bus> {
         let mut options = Options::new(name);
         options.directory(directory).role(role).wait(transport.wait()).prefault(true);
-        options.on_disconnect(Disconnect::Immediately);
+        // A death ends the measurement at once; a starved heartbeat does not.
+        options.on_disconnect(Disconnect::Immediately).stale_after(PATIENCE);
         if role == Role::Master && size > 1024 {
             options.frames(1 << 16);
         }

@@ -71,6 +71,9 @@ impl Args {
                 "eshm: only one core is usable: both sides take turns, the numbers say little"
             );
         }
+        if !machine.busy().is_empty() {
+            eprintln!("eshm: {}", machine.busy());
+        }
         let near =
             Near { directory: self.place.dir.clone(), cpus: pair, time: self.time, stop: &stop };
         let results = self.measure(&near, machine, pair)?;
@@ -146,7 +149,7 @@ impl Args {
                 ));
                 bar.inc(1);
             }
-            bar.set_message("throughput, the physical limit");
+            bar.set_message("throughput, two bare copies");
             results.throughputs.push(Throughput::new(limit::COPY, size, limit::copy(near, size)?));
             bar.inc(1);
         }

@@ -45,20 +45,32 @@ pub struct Streamed {
     pub seconds: f64,
 }
 
-/// The far process; dropped, it is ended.
-struct Far(Child);
+/// The far process, and the bus to it if there is one. Dropped, the one is ended and the other
+/// removed.
+struct Far {
+    child: Child,
+    bus: Option<(PathBuf, String)>,
+}
 
 impl Drop for Far {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some((directory, name)) = &self.bus {
+            // After a good end the last to leave has done it.
+            let _ = eshm::remove_in(directory, name, false);
+        }
     }
 }
 
 impl Far {
+    fn new(child: Child) -> Far {
+        Far { child, bus: None }
+    }
+
     /// Waits for its end, which must be a good one.
     fn done(mut self) -> Outcome {
-        let status = self.0.wait()?;
+        let status = self.child.wait()?;
         if status.success() {
             Ok(())
         } else {
@@ -170,7 +182,7 @@ impl Near<'_> {
                 let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
                 let (output, input) =
                     (child.stdin.take().map(OwnedFd::from), child.stdout.take().map(OwnedFd::from));
-                let far = Far(child);
+                let far = Far::new(child);
                 let missing = || Failure::new(FAILED, "no pipe to the far side");
                 let input = File::from(input.ok_or_else(missing)?);
                 let output = File::from(output.ok_or_else(missing)?);
@@ -178,14 +190,15 @@ impl Near<'_> {
             }
             Transport::Socket => {
                 let (ours, theirs) = UnixStream::pair()?;
-                let far = Far(command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?);
+                let far = Far::new(command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?);
                 drop(command);
                 Ok((far, Box::new(Socket { input: ours.try_clone()?, output: ours })))
             }
             _ => {
                 let bus =
                     Bus::open(&self.directory, &name, Role::Master, transport, size, self.stop)?;
-                let far = Far(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
+                let mut far = Far::new(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
+                far.bus = Some((self.directory.clone(), name));
                 bus.wait_for_peer()?;
                 Ok((far, Box::new(bus)))
             }

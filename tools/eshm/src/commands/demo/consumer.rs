@@ -76,7 +76,8 @@ struct Count {
     expected: u64,
     seen: Tick,
     epoch: u64,
-    silent: bool,
+    /// The trouble that was told last: true for a hang, false for a death.
+    told: Option<bool>,
     next_tick_ns: u64,
     recent: Histogram<u64>,
     all: Histogram<u64>,
@@ -88,7 +89,7 @@ impl Count {
             expected: 0,
             seen: Tick::default(),
             epoch: 0,
-            silent: false,
+            told: None,
             next_tick_ns: 0,
             recent: percentiles::histogram(),
             all: percentiles::histogram(),
@@ -111,7 +112,7 @@ impl Count {
             self.epoch = epoch;
             Event::Resumed { epoch, at_ns: now }.tell();
         }
-        self.silent = false;
+        self.told = None;
     }
 
     fn in_order(&mut self, number: u64) {
@@ -124,13 +125,17 @@ impl Count {
         self.seen.received += 1;
     }
 
-    /// No message came: is there still somebody who could send one?
+    /// No message came: is there still somebody who could send one? Each change is told once.
     fn silence(&mut self, master: PeerState) {
-        let hung = matches!(master, PeerState::Hung(_));
-        if !self.silent && (hung || master == PeerState::Dead) {
-            self.silent = true;
+        let trouble = match master {
+            PeerState::Hung(_) => Some(true),
+            PeerState::Dead => Some(false),
+            _ => None,
+        };
+        if let Some(hung) = trouble.filter(|_| self.told != trouble) {
             Event::Noticed { hung, at_ns: clock::now_ns() }.tell();
         }
+        self.told = trouble;
     }
 
     fn tick_if_due(&mut self, bus: &Endpoint) {

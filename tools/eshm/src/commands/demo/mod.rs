@@ -217,7 +217,7 @@ impl<'a> Stage<'a> {
         }
         self.until("the frozen master to find itself fenced", |stage| stage.ledger.fenced)?;
         self.old_master = None;
-        self.say("SIGCONT wakes it up: it finds itself fenced, and nothing of it got through")
+        self.say("SIGCONT: it wakes up fenced, and not a byte of it got through")
     }
 
     /// The last master leaves, the slave reads what is left.

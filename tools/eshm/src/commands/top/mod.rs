@@ -7,7 +7,9 @@ mod draw;
 mod model;
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use eshm::{EntryKind, Snapshot};
@@ -22,10 +24,8 @@ use crate::signals::Stop;
 
 use model::{Action, Model};
 
-/// Each bus is looked at that often; the screen is drawn less often.
+/// All buses are looked at that often, at most; the screen is drawn less often.
 const SAMPLE: Duration = Duration::from_millis(20);
-/// New buses are looked for that often.
-const LIST: Duration = Duration::from_millis(500);
 
 /// Options of `eshm top`.
 #[derive(Debug, clap::Args)]
@@ -61,20 +61,20 @@ impl Args {
         }
         let stop = Stop::install()?;
         // Before the screen is taken: a wrong directory is told in the shell.
-        let mut names = names(&self.place.dir)?;
+        let first = buses(&self.place.dir)?;
+        let samples = sampler(self.place.dir.clone());
         let mut model = Model::new(self.name.clone());
+        let started = Instant::now();
+        model.take(started.elapsed(), first);
         let mut screen = Screen(ratatui::try_init()?);
         let theme = draw::Theme::new(style::wanted());
-        let started = Instant::now();
-        let (mut listed, mut drawn) = (Instant::now(), None::<Instant>);
+        let mut drawn = None::<Instant>;
         loop {
             stop.check()?;
-            if listed.elapsed() >= LIST {
-                names = self::names(&self.place.dir)?;
-                listed = Instant::now();
+            for (at, buses) in samples.try_iter() {
+                model.take(at.saturating_duration_since(started), buses?);
             }
-            model.take(started.elapsed(), samples(&self.place.dir, &names));
-            if drawn.is_none_or(|at: Instant| at.elapsed() >= self.every) {
+            if drawn.is_none_or(|at| at.elapsed() >= self.every) {
                 screen.0.draw(|frame| draw::draw(frame, &model, theme))?;
                 drawn = Some(Instant::now());
             }
@@ -93,16 +93,29 @@ impl Args {
     }
 }
 
-/// The buses there are.
-fn names(directory: &Path) -> Outcome<Vec<String>> {
-    let entries = eshm::list_in(directory)?;
-    let buses = entries.into_iter().filter(|entry| matches!(entry.kind, EntryKind::Bus(_)));
-    let mut names: Vec<String> = buses.map(|entry| entry.name).collect();
-    names.sort();
-    Ok(names)
+/// A look at all buses, and when it was taken.
+type Sample = (Instant, Outcome<Vec<Snapshot>>);
+
+/// Looks at all buses again and again, on a thread of its own: to tell a hung process from a living
+/// one takes a while, and keys must not wait for that. Ends when nobody listens.
+fn sampler(directory: PathBuf) -> Receiver<Sample> {
+    let (sender, samples) = mpsc::channel();
+    thread::spawn(move || {
+        while sender.send((Instant::now(), buses(&directory))).is_ok() {
+            thread::sleep(SAMPLE);
+        }
+    });
+    samples
 }
 
-/// A look at each; one that has gone meanwhile is left out.
-fn samples(directory: &Path, names: &[String]) -> Vec<Snapshot> {
-    names.iter().filter_map(|name| eshm::inspect_in(directory, name).ok()).collect()
+/// The buses there are, by name.
+fn buses(directory: &Path) -> Outcome<Vec<Snapshot>> {
+    let entries = eshm::list_in(directory)?.into_iter();
+    let buses = entries.filter_map(|entry| match entry.kind {
+        EntryKind::Bus(snapshot) => Some(*snapshot),
+        _ => None,
+    });
+    let mut buses: Vec<Snapshot> = buses.collect();
+    buses.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(buses)
 }

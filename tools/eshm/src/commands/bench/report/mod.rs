@@ -74,9 +74,13 @@ fn header(results: &Results) -> String {
     let pair = results.pair.map_or("one hardware thread".to_string(), |(a, b)| {
         format!("hardware threads {a} and {b}")
     });
+    let busy = match results.machine.busy() {
+        busy if busy.is_empty() => busy,
+        busy => format!("; {busy}"),
+    };
     format!(
         "<header>\n<p class=\"brand\">eshm</p>\n<h1>From one process to another</h1>\n\
-         <p class=\"lead\">Measured on {} between two processes on {pair}, {}.</p>\n</header>\n",
+         <p class=\"lead\">Measured on {} between two processes on {pair}, {}{busy}.</p>\n</header>\n",
         safe(&results.machine.model),
         date()
     )
@@ -208,7 +212,7 @@ fn footer(results: &Results) -> String {
     format!(
         "<footer>\n<p>Made by eshm {}: <code>eshm bench --report</code>, {} for each measurement. \
          “eshm” spins while it waits, “adaptive” spins a little and then sleeps, “asleep” always sleeps; “batch” hands over many messages with one call. \
-         “{}” is one word bounced between two cores, “{}” is a block copied in by one core and out by the other: nothing through shared memory can be faster.</p>\n</footer>\n",
+         “{}” is one word bounced between two cores: no round trip can be faster. “{}” is a block that one core copies in and hands through a channel of the same process to another, which copies it out.</p>\n</footer>\n",
         env!("CARGO_PKG_VERSION"),
         units::nanos(crate::clock::ns(results.time)),
         limit::BOUNCE,

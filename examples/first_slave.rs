@@ -1,0 +1,27 @@
+//! A first slave: reads until an empty message comes, and answers.
+
+use std::time::Duration;
+
+use eshm::{Error, Options, Role};
+
+fn main() -> eshm::Result<()> {
+    let name = std::env::args().nth(1).unwrap_or("first".into());
+    let mut bus = loop {
+        match Options::new(&name).role(Role::Slave).open() {
+            Err(Error::NotFound { .. }) => std::thread::sleep(Duration::from_millis(20)),
+            opened => break opened?,
+        }
+    };
+    let mut buffer = [0; 64];
+    let mut count = 0;
+    loop {
+        let len = bus.read(&mut buffer)?;
+        if len == 0 {
+            break;
+        }
+        count += 1;
+        println!("{}", String::from_utf8_lossy(&buffer[..len]));
+    }
+    bus.write(format!("{count} readings arrived").as_bytes())?;
+    bus.leave()
+}

@@ -42,6 +42,7 @@ pub struct Reader {
 
 /// Segments that one call follows, one after the other; only somebody hostile replaces more.
 const MOVES_MOST: usize = 64;
+const REPLACED_TOO_OFTEN: &str = "it is replaced again and again";
 
 impl Reader {
     pub(super) fn new(lease: Arc<Lease>) -> Result<Self> {
@@ -239,8 +240,20 @@ impl Reader {
             self.race_many(batch)?;
             return Ok(PeekMany { start: None, batch, reader: self });
         }
-        let start = self.fill(batch)?;
-        Ok(PeekMany { start: Some(start), batch, reader: self })
+        for _ in 0..MOVES_MOST {
+            let start = self.fill(batch)?;
+            let bell = self.ring.ring().room_bell();
+            // pairs SEAL: as in `find_before_cut`.
+            if bell.glance() == 0 || bell.look() & SEALED == 0 {
+                return Ok(PeekMany { start: Some(start), batch, reader: self });
+            }
+            self.ring.go_back(start);
+            self.attend()?;
+            if let Some(trouble) = self.lease.trouble() {
+                return Err(trouble);
+            }
+        }
+        Err(Error::Lost { what: REPLACED_TOO_OFTEN })
     }
 
     /// Copies waiting messages and passes them without telling anybody. Gives where they began.
@@ -349,7 +362,7 @@ impl Reader {
         } else if self.ring.is_racing() {
             self.ring.race_len()
         } else {
-            self.ring.find().map(|found| found.map(|found| found.len))
+            self.find_before_cut().map(|found| found.map(|found| found.len))
         };
         match found {
             Ok(Some(len)) => Ok(len),
@@ -408,11 +421,33 @@ impl Reader {
         if self.ring.is_racing() {
             return self.show_copy();
         }
+        let found = self.find_before_cut()?;
+        Ok(found.map(|found| (self.ring.payload(), found)))
+    }
+
+    /// The next message, for those who see it before it is consumed. What a fenced writer commits
+    /// behind the cut must not be seen either; a commit that was there before a look at the bell that
+    /// found the segment unsealed is inside.
+    #[inline(always)]
+    fn find_before_cut(&mut self) -> Result<Option<Found>> {
         match self.ring.find() {
-            Ok(Some(found)) => Ok(Some((self.ring.payload(), found))),
+            Ok(Some(found)) if self.ring.ring().room_bell().glance() == 0 => Ok(Some(found)),
+            Ok(Some(found)) => self.doubt(found),
             Ok(None) => Ok(None),
             Err(error) => self.stumble(error),
         }
+    }
+
+    /// Somebody rang after a message was found. None if it must be looked for where the bus is now.
+    #[cold]
+    #[inline(never)]
+    fn doubt(&mut self, found: Found) -> Result<Option<Found>> {
+        // pairs SEAL: the message was found before.
+        if self.ring.ring().room_bell().look() & SEALED == 0 {
+            return Ok(Some(found));
+        }
+        self.attend()?;
+        self.lease.trouble().map_or(Ok(None), Err)
     }
 
     /// Waits until a message is there.
@@ -599,7 +634,7 @@ impl Reader {
                 return if is_inside && is_mine { Ok(true) } else { Err(error) };
             }
         }
-        let error = Error::Lost { what: "it is replaced again and again" };
+        let error = Error::Lost { what: REPLACED_TOO_OFTEN };
         self.is_special = true;
         self.lease.condemn(error.clone());
         Err(error)

@@ -7,6 +7,7 @@ pub mod points;
 pub mod scene;
 pub mod stage;
 pub mod trace;
+pub mod worker;
 
 use std::time::Duration;
 

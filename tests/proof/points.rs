@@ -139,6 +139,7 @@ impl Subject {
         // The last of them is the mark itself.
         for k in spread(path.pcs.len() - 1, self.most) {
             let mut stage = self.set();
+            stage.is_hasty = k % 2 == 1;
             let came = stage.direct(|child, idle| child.go(&path, k, idle));
             tally.instructions += tally.count(came);
             tally.note(&self.place(format_args!("after {k} instructions")), stage.reckon(self.cut));

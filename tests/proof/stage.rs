@@ -34,6 +34,9 @@ pub struct Stage {
     /// Read by those who went on, apart from what the child read.
     after: Vec<u64>,
     has_idled: bool,
+    /// Whether a frozen child goes on before anybody else has noticed that it was replaced; then the
+    /// others look at messages before they consume them.
+    pub is_hasty: bool,
     /// How many messages were read before the operation began, by the peer and by the child.
     before: [usize; 2],
 }
@@ -68,6 +71,7 @@ impl Stage {
             back: Stream::default(),
             after: Vec::new(),
             has_idled: false,
+            is_hasty: false,
             before: [0; 2],
         };
         stage.open_bus();
@@ -144,7 +148,7 @@ impl Stage {
         }
         let Some(peer) = &mut self.peer else { return };
         if !self.scene.op.opens() && !matches!(self.scene.op, Op::Leave | Op::LeaveLast) {
-            drain(peer, &mut self.out.got);
+            drain(peer, &mut self.out.got, self.is_hasty);
         }
         for seq in 0..self.scene.op.fillers() as u64 {
             peer.try_write(&message(3 + seq, SHORT, 0)).expect("room");
@@ -268,15 +272,21 @@ impl Stage {
             self.let_finish()?;
         }
         let takeover = if must_fence { Takeover::Always } else { Takeover::Never };
+        self.is_hasty &= cut == Cut::Frozen && !self.scene.op.is_long();
         if self.scene.op.is_long() && self.peer.is_some() {
             // One who comes and leaves at once must not take the bus away from those who move.
             drop(self.succeed(takeover)?);
         }
         let mut successor = self.succeed(takeover)?;
+        if self.is_hasty {
+            self.let_finish()?;
+        }
         let from = if cut == Cut::Spared { FINAL } else { AFTER };
         self.exchange(&mut successor, from)?;
         if cut == Cut::Frozen {
-            self.let_finish()?;
+            if !self.is_hasty {
+                self.let_finish()?;
+            }
             if self.scene.op.is_long() {
                 drop(successor);
                 successor = self.succeed(Takeover::Always)?;
@@ -346,21 +356,21 @@ impl Stage {
     fn exchange(&mut self, successor: &mut Endpoint, from: u64) -> Result<(), String> {
         let failed = |what: &'static str| move |error: Error| format!("{what}: {error}");
         let committed = successor.last_committed().map_or(0, |id| id.number + 1);
-        drain(successor, &mut self.after);
+        drain(successor, &mut self.after, self.is_hasty);
         if self.sleeper.is_some() {
             successor
                 .try_write(&message(from, SHORT, 0))
                 .map_err(failed("the successor writes"))?;
             self.wake_up();
         } else {
-            drain(self.peer.as_mut().expect("there"), &mut self.out.got);
+            drain(self.peer.as_mut().expect("there"), &mut self.out.got, self.is_hasty);
             successor
                 .try_write(&message(from, SHORT, 0))
                 .map_err(failed("the successor writes"))?;
         }
         self.out.send(from, Fate::Sent);
         let peer = self.peer.as_mut().expect("there");
-        drain(peer, &mut self.out.got);
+        drain(peer, &mut self.out.got, self.is_hasty);
         let delivered = self.out.delivered_below(from);
         if delivered != committed && self.scene.op != Op::LeaveLast {
             return Err(format!("{committed} messages committed, {delivered} delivered"));
@@ -373,7 +383,7 @@ impl Stage {
             .try_write(&message(from + 1, SHORT, 0))
             .map_err(failed("the successor writes"))?;
         self.out.send(from + 1, Fate::Sent);
-        drain(peer, &mut self.out.got);
+        drain(peer, &mut self.out.got, self.is_hasty);
         for seq in from..from + 2 {
             let bytes = message(seq, SHORT, 0);
             // Full may have been said of the old segment; the next try is made in the new one.
@@ -381,7 +391,7 @@ impl Stage {
             written.map_err(failed("the peer writes"))?;
             self.back.send(seq, Fate::Sent);
         }
-        drain(successor, &mut self.after);
+        drain(successor, &mut self.after, self.is_hasty);
         Ok(())
     }
 
@@ -482,19 +492,21 @@ fn read_one(endpoint: &mut Endpoint, got: &mut Vec<u64>) {
     got.push(seq_of(&buffer[..len]).unwrap_or(TORN));
 }
 
-/// Reads all there is. A reader that has just moved to another segment says that it is empty once.
-fn drain(endpoint: &mut Endpoint, got: &mut Vec<u64>) {
+/// Reads all there is.
+fn drain(endpoint: &mut Endpoint, got: &mut Vec<u64>, looks_first: bool) {
     let mut buffer = [0; 1024];
-    let mut empty = 0;
-    while empty < 3 {
-        match endpoint.try_read(&mut buffer) {
-            Ok(len) => {
-                got.push(seq_of(&buffer[..len]).unwrap_or(TORN));
-                empty = 0;
-            }
-            Err(Error::Empty) => empty += 1,
-            // What is lost by it is found in the books.
-            Err(_) => return,
+    let mut next = || -> eshm::Result<u64> {
+        if !looks_first {
+            let len = endpoint.try_read(&mut buffer)?;
+            return Ok(seq_of(&buffer[..len]).unwrap_or(TORN));
         }
+        let peek = endpoint.try_peek()?;
+        let seq = seq_of(&peek).unwrap_or(TORN);
+        peek.release()?;
+        Ok(seq)
+    };
+    // Any error ends it: what is lost by it is found in the books.
+    while let Ok(seq) = next() {
+        got.push(seq);
     }
 }

@@ -101,7 +101,7 @@ impl Tap {
         let before = self.cursor.lost();
         let copied = self.cursor.try_copy(buffer);
         let lost = self.cursor.lost().wrapping_sub(before);
-        self.lost += lost;
+        self.lost = self.lost.wrapping_add(lost);
         match copied? {
             Some(copied) => Ok(TapMessage { id: copied.id, len: copied.len, lost }),
             None => self.follow(),

@@ -299,6 +299,23 @@ impl Stage {
         Ok(told)
     }
 
+    /// Kills the child, forgets all others, and removes the bus by force.
+    pub fn remove(mut self) -> Result<(), String> {
+        self.child.take().expect("still there").kill();
+        let name = self.scene.name.clone();
+        let removed = eshm::remove(&name, true);
+        drop(self);
+        for file in leftovers(&name).iter().filter(|file| file.contains('~')) {
+            // What a killed one moved aside is listed, and removed, under a name of its own.
+            let _ = eshm::remove(file.trim_start_matches("eshm_"), false);
+        }
+        let left_over = leftovers(&name);
+        match removed {
+            Ok(()) | Err(Error::NotFound { .. }) if left_over.is_empty() => Ok(()),
+            other => Err(format!("removed by force: {other:?}, {left_over:?}")),
+        }
+    }
+
     /// Lets the child come to its end.
     fn let_finish(&mut self) -> Result<(), String> {
         let mut child = self.child.take().expect("still there");

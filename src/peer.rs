@@ -115,6 +115,136 @@ mod tests {
     use super::*;
     use crate::layout::ROLE_JOINED;
 
+    const MS: u64 = 1_000_000;
+
+    /// A peer with a clock of its own making.
+    struct Played {
+        watch: Watch,
+        sight: Sight,
+        is_held: bool,
+        probes: u64,
+    }
+
+    impl Played {
+        fn new() -> Played {
+            let watch = Watch::new(Duration::from_millis(1), Duration::from_millis(100));
+            let sight = Sight { now_ns: 5_000 * MS, beat: 1, epoch: 1, state: ROLE_JOINED };
+            let mut played = Played { watch, sight, is_held: true, probes: 0 };
+            played.look();
+            assert_eq!(played.watch.state(), PeerState::Alive);
+            played
+        }
+
+        fn look(&mut self) -> PeerState {
+            if self.watch.look(self.sight) {
+                self.probes += 1;
+                self.watch.probe(self.is_held);
+            }
+            self.watch.state()
+        }
+
+        /// Time passes, with so many beats in it, and the observer looks.
+        fn pass(&mut self, ms: u64, beats: u64) -> PeerState {
+            self.sight.now_ns = self.sight.now_ns.wrapping_add(ms * MS);
+            self.sight.beat += beats;
+            self.look()
+        }
+    }
+
+    #[test]
+    fn nobody_is_absent() {
+        let mut played = Played::new();
+        played.sight.epoch = 0;
+        assert_eq!(played.look(), PeerState::Absent);
+        played.sight.epoch = 1;
+        played.sight.state = ROLE_ABSENT;
+        assert_eq!(played.look(), PeerState::Absent);
+    }
+
+    #[test]
+    fn a_frozen_beat_is_a_hang_after_the_threshold_and_not_before() {
+        let mut played = Played::new();
+        for passed in 1..100 {
+            assert_eq!(played.pass(1, 0), PeerState::Alive, "after {passed} ms");
+        }
+        until_hung(&mut played, 25);
+        assert_eq!(played.pass(1, 1), PeerState::Alive, "one beat is enough");
+        assert_eq!(played.pass(90, 0), PeerState::Alive, "counted from the beat on");
+    }
+
+    /// Looks every millisecond until the verdict is a hang, which must come in time.
+    fn until_hung(played: &mut Played, within_ms: u64) {
+        let is_hung = (0..within_ms).any(|_| matches!(played.pass(1, 0), PeerState::Hung(_)));
+        assert!(is_hung, "no verdict within {within_ms} ms");
+    }
+
+    /// A suspended laptop: hours pass between two looks, for both sides.
+    #[test]
+    fn hours_between_two_looks_are_no_hang() {
+        let mut played = Played::new();
+        for _ in 0..40 {
+            assert_eq!(played.pass(3_600_000, 0), PeerState::Alive);
+            assert_eq!(played.pass(1, 1), PeerState::Alive);
+        }
+    }
+
+    /// A starved observer on a busy machine looks rarely; what it did not see it does not blame.
+    #[test]
+    fn a_starved_observer_blames_only_what_it_saw() {
+        let mut played = Played::new();
+        for round in 0..49 {
+            assert_eq!(played.pass(80, 0), PeerState::Alive, "look {round}");
+        }
+        assert_eq!(played.pass(80, 1), PeerState::Alive);
+    }
+
+    #[test]
+    fn a_peer_that_beats_late_but_beats_is_alive() {
+        let mut played = Played::new();
+        for _ in 0..1000 {
+            for _ in 0..60 {
+                assert_eq!(played.pass(1, 0), PeerState::Alive);
+            }
+            assert_eq!(played.pass(1, 1), PeerState::Alive);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_no_hang() {
+        let mut played = Played::new();
+        for _ in 0..300 {
+            played.sight.now_ns -= MS;
+            assert_eq!(played.look(), PeerState::Alive);
+        }
+        assert_eq!(played.pass(1, 1), PeerState::Alive);
+    }
+
+    #[test]
+    fn a_free_lock_is_death_and_a_word_before_is_leaving() {
+        let mut played = Played::new();
+        played.is_held = false;
+        played.pass(1, 0);
+        assert_eq!(played.pass(2, 0), PeerState::Dead);
+        played.sight.state = ROLE_LEFT;
+        assert_eq!(played.pass(1, 0), PeerState::Left);
+        (played.sight.state, played.sight.epoch, played.is_held) = (ROLE_JOINED, 2, true);
+        assert_eq!(played.pass(1, 1), PeerState::Alive, "a successor");
+    }
+
+    #[test]
+    fn the_lock_is_asked_for_seldom() {
+        let mut played = Played::new();
+        for _ in 0..1000 {
+            played.pass(1, 1);
+        }
+        assert!(played.probes <= 2, "{} for a beating peer", played.probes);
+        let before = played.probes;
+        for _ in 0..10_000 {
+            played.pass(1, 0);
+        }
+        assert!(played.probes - before < 600, "{} for a silent one", played.probes - before);
+    }
+
     #[test]
     fn a_slow_beat_is_a_beat_too() {
         for period in [Duration::from_millis(1), Duration::from_millis(11), Duration::from_secs(1)]

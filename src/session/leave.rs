@@ -64,6 +64,9 @@ pub(crate) fn remove_by_hand(segment: &Segment, force: bool) -> Result<()> {
         return retire(segment);
     }
     super::replace::seal(segment)?;
+    // What is written from here on lies behind the cut, and is refused. A segment too broken for a
+    // cut is removed all the same.
+    let _ = super::replace::choose_cut(segment);
     let successor = &segment.header().fate.successor;
     let _ = successor.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Acquire);
     if successor.load(Ordering::Acquire) == RETIRED {

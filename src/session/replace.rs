@@ -130,7 +130,7 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
 }
 
 /// The cut of a sealed segment: the one chosen before, or ours.
-fn choose_cut(segment: &Segment) -> Result<[CutRing; 2]> {
+pub(super) fn choose_cut(segment: &Segment) -> Result<[CutRing; 2]> {
     let fate = &segment.header().fate;
     if let Some(cut) = cut_of(segment) {
         return Ok(cut);

@@ -118,11 +118,11 @@ fn ghost_2_a_claim_committed_short() {
 fn ghost_2_a_claim_that_its_writer_died_in() {
     let (arena, mut producer, mut consumer) = ring(8);
     go_to(CALM, &mut producer, &mut consumer);
-    let junk = three_frames([(19, 18), (20, 19)]);
+    let junk = three_frames([(18, 17), (19, 18)]);
     let at = producer.claim(junk.len()).unwrap();
     // SAFETY: the claim is as long.
     unsafe { std::ptr::copy_nonoverlapping(junk.as_ptr(), at, junk.len()) };
-    // Its announcement takes frame 17, and the message 18; 19 would be next.
+    // Its announcement takes frame 17, and the message 18; 19 is next.
     let mut producer = Producer::resume(arena.ring(), 2).unwrap();
     for _ in 0..12 {
         producer.try_write(&[1]).unwrap();

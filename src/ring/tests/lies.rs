@@ -192,3 +192,16 @@ fn a_message_out_of_order_is_refused() {
         assert!(matches!(consumer.find(), Err(Error::Corrupt { .. })));
     }
 }
+
+/// A skip leads to the start of the ring; from there it would lead round to itself.
+#[test]
+fn a_skip_at_the_start_is_refused() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, Place::default());
+    let ring = arena.ring();
+    let mut consumer = Consumer::resume(ring).unwrap();
+    ring.frames.meta(0).store(SKIP.into(), Ordering::Relaxed);
+    ring.frames.commit(0).store(committed(0), Ordering::Relaxed);
+    assert!(matches!(consumer.find(), Err(Error::Corrupt { .. })));
+    assert!(matches!(Cursor::at_oldest(ring).find(), Err(Error::Corrupt { .. })));
+    assert!(matches!(Producer::resume(ring, 1).map(drop), Err(Error::Corrupt { .. })));
+}

@@ -31,8 +31,13 @@ unsafe impl Sync for Model {}
 impl Model {
     /// A fresh ring of this many frames that begins at position 0, epoch 1.
     fn new(frames: u64, overflow: Overflow) -> Arc<Self> {
+        Model::begun_at(0, frames, overflow)
+    }
+
+    /// The same from another position, with the number of the same value.
+    fn begun_at(pos: u64, frames: u64, overflow: Overflow) -> Arc<Self> {
         let model = Arc::new(Model::blank(frames, overflow));
-        model.ring().format(Place { epoch: 1, ..Place::default() });
+        model.ring().format(Place { pos, number: pos, epoch: 1, bytes: 0 });
         model
     }
 
@@ -368,6 +373,35 @@ fn loom_mark_is_whole_or_not_believed() {
             producer.try_write(&message(8)[..8]).unwrap();
         });
         for around in [0, 8] {
+            match ring.whole_mark(around) {
+                Some(mark) => {
+                    assert_eq!((mark.pos, mark.number, mark.epoch), (around, around, 1));
+                    outcomes.met(format!("mark {around}"));
+                }
+                None => outcomes.met("none"),
+            }
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// MARK, where the ring is so full that an eighth is entered before all of it is reserved: the mark
+/// that is replaced counts until the rest of it is.
+#[test]
+fn loom_mark_is_replaced_behind_the_reservation() {
+    explore(Some(2), &["mark 1", "mark 16", "none"], |outcomes| {
+        let model = Model::begun_at(1, 16, Overflow::Refuse);
+        let ring = model.ring();
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        let mut consumer = Consumer::resume(ring).unwrap();
+        // Up to 16, the first frame of an eighth whose mark is that of message 1.
+        while producer.try_write(&message(producer.head())).is_ok() {}
+        assert_eq!(producer.head(), 16);
+        read(&mut consumer).unwrap();
+        read(&mut consumer).unwrap();
+        consumer.settle();
+        let writer = thread::spawn(move || producer.try_write(&message(16)).unwrap());
+        for around in [1, 16] {
             match ring.whole_mark(around) {
                 Some(mark) => {
                     assert_eq!((mark.pos, mark.number, mark.epoch), (around, around, 1));

@@ -43,9 +43,9 @@ pub(super) fn imitation(
 }
 
 /// A message of a batch, and what happens just before it is written.
-struct Step<'a> {
-    bytes: Vec<u8>,
-    before: &'a dyn Fn(),
+pub(super) struct Step<'a> {
+    pub bytes: Vec<u8>,
+    pub before: &'a dyn Fn(),
 }
 
 impl AsRef<[u8]> for Step<'_> {

@@ -1,10 +1,11 @@
 //! Rings that are overwritten: a reader loses exactly what it says, whatever happens to either side.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use super::super::arena::{Arena, Dice};
 use super::super::*;
-use super::oracle::{Sent, imitation, shapes};
+use super::oracle::{Sent, Step, imitation, shapes};
 use crate::config::{MessageId, Overflow};
 
 struct World {
@@ -75,11 +76,29 @@ impl World {
         }
     }
 
-    /// More than a lap in one go.
+    /// More than a lap in one go; and perhaps the writer is killed in it.
     fn write_many(&mut self) {
-        let batch: Vec<_> = (0..self.dice.below(100)).map(|_| self.message()).collect();
+        let messages: Vec<_> = (0..self.dice.below(100)).map(|_| self.message()).collect();
+        let kill_at = self.dice.below(200);
+        let (arena, index, killed) = (&self.arena, Cell::new(0), RefCell::new(None));
+        let before = || {
+            if index.replace(index.get() + 1) == kill_at {
+                *killed.borrow_mut() = Some(arena.snapshot());
+            }
+        };
+        let batch: Vec<_> =
+            messages.iter().map(|bytes| Step { bytes: bytes.clone(), before: &before }).collect();
         assert_eq!(self.producer.write_many(&batch).unwrap(), batch.len());
-        batch.into_iter().for_each(|bytes| self.committed(bytes));
+        drop(batch);
+        let killed = killed.take();
+        let count = if killed.is_some() { kill_at } else { messages.len() };
+        messages.into_iter().take(count).for_each(|bytes| self.committed(bytes));
+        self.newest_at = None;
+        if let Some(snapshot) = killed {
+            self.arena.restore(&snapshot);
+            self.tap = None;
+            self.replace_producer();
+        }
     }
 
     /// A claim whose writer is killed in it, or which is given up.

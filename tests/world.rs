@@ -1,0 +1,331 @@
+//! What the world does to a bus: names that vanish, files of strangers, other namespaces and users,
+//! kernels that refuse, machines with one core.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use eshm::{Direction, Error, Options, Role, Tap, Wait};
+use support::*;
+
+children! {
+    "echo_as" => echo_as, "refused" => refused, "one_core" => one_core, "namespace" => namespace,
+}
+
+#[test]
+fn a_name_removed_under_both_is_published_again() {
+    let bus = Bus::new("wname");
+    let (mut master, mut slave) = bus.pair();
+    for round in 0..3u64 {
+        send(&mut master, round * 10..round * 10 + 5);
+        send(&mut slave, round * 10..round * 10 + 4);
+        std::fs::remove_file(bus.path()).unwrap();
+        until("the name is back", || bus.path().exists());
+        send(&mut master, round * 10 + 5..round * 10 + 10);
+        send(&mut slave, round * 10 + 4..round * 10 + 10);
+        let all: Vec<u64> = (round * 10..round * 10 + 10).collect();
+        let read = |bus: &mut eshm::Endpoint| (0..10).map(|_| read_number(bus)).collect::<Vec<_>>();
+        assert_eq!((read(&mut slave), read(&mut master)), (all.clone(), all));
+        assert_eq!((master.epoch(), slave.epoch()), (1, 1), "the owners are who they were");
+    }
+    let third = error_of(bus.options(Role::Slave).open());
+    assert!(matches!(third, Error::RoleTaken { .. }), "{third}");
+}
+
+/// With nobody left but a slave, the slave does it.
+#[test]
+fn a_name_removed_under_a_lonely_slave_is_published_again() {
+    let bus = Bus::new("wlonely");
+    let (mut master, mut slave) = bus.pair();
+    send(&mut master, 0..5);
+    master.leave().unwrap();
+    std::fs::remove_file(bus.path()).unwrap();
+    until("the name is back", || bus.path().exists());
+    let mut master = bus.master();
+    send(&mut master, 5..7);
+    assert_eq!((0..7).map(|_| read_number(&mut slave)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_foreign_file_in_place_of_the_name_is_left_alone() {
+    let mut bus = Bus::new("wforeign");
+    bus.may_leave();
+    let (mut master, mut slave) = bus.pair();
+    send(&mut master, 0..3);
+    std::fs::remove_file(bus.path()).unwrap();
+    std::fs::write(bus.path(), "somebody else's").unwrap();
+    // Long enough for both to have looked at the name.
+    let beats = master.peer().beats;
+    until("both have looked", || master.peer().beats > beats + 250);
+    send(&mut master, 3..5);
+    assert_eq!((0..5).map(|_| read_number(&mut slave)).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    drop((master, slave));
+    assert_eq!(std::fs::read(bus.path()).unwrap(), b"somebody else's");
+}
+
+/// Opens one end as told, and sends back what comes.
+fn echo(talk: &mut Talk, name: &str, words: &[&str], rounds: u64) {
+    let mut bus = match servant::options(name, words).open() {
+        Ok(bus) => bus,
+        Err(error) => return talk.say(format!("{error}")),
+    };
+    talk.say("ready");
+    for number in 0..rounds {
+        assert_eq!(read_number(&mut bus), number);
+        send(&mut bus, [number]);
+    }
+    talk.say(format!("{} {}", bus.peer().state, bus.peer().pid));
+    talk.hear();
+    bus.leave().unwrap();
+}
+
+/// Sends to an echo, and checks what comes back.
+fn ask_echo(master: &mut eshm::Endpoint, child: &mut Child, rounds: u64) -> String {
+    child.expect("ready");
+    for number in 0..rounds {
+        send(master, [number]);
+        assert_eq!(read_number(master), number);
+    }
+    child.hear()
+}
+
+const NOBODY: u32 = 65534;
+
+/// As another user.
+fn echo_as(talk: &mut Talk) {
+    // SAFETY: changes who this process is; no memory is touched.
+    let done = unsafe { libc::setgroups(0, std::ptr::null()) | libc::setuid(NOBODY) };
+    assert_eq!(done, 0);
+    let name = talk.word(0).to_owned();
+    echo(talk, &name, &["role=slave", "mode=660"], 100);
+}
+
+#[test]
+fn two_users_of_one_group_share_a_bus_that_allows_it() {
+    if !is_root() {
+        return;
+    }
+    let bus = Bus::new("wusers");
+    let mut master = bus.options(Role::Master).mode(0o660).open().unwrap();
+    let mode = std::fs::metadata(bus.path()).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode, 0o660, "whatever the umask");
+    let mut child = Child::spawn("echo_as", bus.name());
+    let said = ask_echo(&mut master, &mut child, 100);
+    assert_eq!(said, format!("alive {}", std::process::id()));
+    child.tell("bye");
+    child.finish();
+}
+
+/// In a PID namespace of its own, where its number is 1.
+fn namespace(talk: &mut Talk) {
+    let name = talk.word(0).to_owned();
+    // SAFETY: only what children see changes.
+    if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+        return talk.say("forbidden");
+    }
+    // SAFETY: this process has one thread.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: asks for a signal when the parent dies.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        assert_eq!(std::process::id(), 1);
+        echo(talk, &name, &["role=slave"], 100);
+        child::leave_at_once(0);
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child just made.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn another_pid_namespace_is_no_matter() {
+    if !is_root() {
+        return;
+    }
+    let bus = Bus::new("wpidns");
+    let mut master = bus.master();
+    let mut child = Child::spawn("namespace", bus.name());
+    match child.hear().as_str() {
+        "ready" => {}
+        said => return skipped(&format!("no PID namespace is to be had here: {said}")),
+    }
+    for number in 0..100 {
+        send(&mut master, [number]);
+        assert_eq!(read_number(&mut master), number);
+    }
+    assert!(child.hear().starts_with("alive"));
+    assert_eq!(master.peer().pid, 1, "as its own namespace numbers it");
+    assert_eq!(master.peer().state.name(), "alive");
+    // Killed with the namespace; seen by the lock, since no pidfd reaches there.
+    child.kill();
+    until("its death", || master.peer().state.name() == "dead");
+}
+
+/// Forbids a system call to this process from here on: it fails with this number.
+fn forbid(call: libc::c_long, errno: i32) -> bool {
+    let jump = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let give = (libc::BPF_RET | libc::BPF_K) as u16;
+    let line = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        line(load, 0, 0, 0),
+        line(jump, 0, 1, call as u32),
+        line(give, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        line(give, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its lines live across the calls, which only read them.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+                0,
+                0,
+            ) == 0
+    }
+}
+
+/// Where the asymmetric barrier, or another call that is not needed, is refused.
+fn refused(talk: &mut Talk) {
+    let name = talk.word(0).to_owned();
+    let call = talk.number(1) as libc::c_long;
+    let open_first = talk.word(2) == "late";
+    let words = ["role=slave", "park=1"];
+    let early = open_first.then(|| servant::options(&name, &words).open().unwrap());
+    if !forbid(call, libc::EPERM) {
+        return talk.say("no filter is to be had here");
+    }
+    let mut bus = early.unwrap_or_else(|| servant::options(&name, &words).open().unwrap());
+    talk.say("ready");
+    for number in 0..2000 {
+        assert_eq!(read_number(&mut bus), number);
+        send(&mut bus, [number]);
+    }
+    talk.say("done");
+    talk.hear();
+    bus.leave().unwrap();
+}
+
+/// Sleeping and waking work without the barrier; no wake-up is missed.
+#[test]
+fn calls_that_a_filter_refuses_are_done_without() {
+    let calls = [
+        (libc::SYS_membarrier, "membarrier"),
+        (libc::SYS_pidfd_open, "pidfd_open"),
+        (libc::SYS_epoll_pwait2, "epoll_pwait2"),
+    ];
+    for (call, name) in calls {
+        for when in ["early", "late"] {
+            let bus = Bus::new("wrefused");
+            let mut master = bus.options(Role::Master).wait(Wait::Park).open().unwrap();
+            let mut child = Child::spawn("refused", &format!("{} {call} {when}", bus.name()));
+            match child.hear().as_str() {
+                "ready" => {}
+                said => return skipped(said),
+            }
+            for number in 0..2000 {
+                send(&mut master, [number]);
+                assert_eq!(read_number(&mut master), number);
+            }
+            child.expect("done");
+            let stats = master.stats();
+            for ring in [stats.master_to_slave, stats.slave_to_master] {
+                let by_itself = ring.reader_parks.saturating_sub(ring.reader_wakes);
+                assert!(by_itself < 20, "{name} {when}: {by_itself} wake-ups missed: {ring:?}");
+            }
+            child.tell("bye");
+            child.finish();
+        }
+    }
+}
+
+fn pin_to_one_core() -> bool {
+    let mut set = nix::sched::CpuSet::new();
+    let this = nix::unistd::Pid::from_raw(0);
+    let usable = nix::sched::sched_getaffinity(this).unwrap();
+    let first =
+        (0..nix::sched::CpuSet::count()).find(|&core| usable.is_set(core).unwrap()).unwrap();
+    set.set(first).unwrap();
+    nix::sched::sched_setaffinity(this, &set).is_ok()
+}
+
+/// Both ends, in two threads on one core, in every way of waiting.
+fn one_core(talk: &mut Talk) {
+    if !pin_to_one_core() {
+        return talk.say("a core cannot be chosen here");
+    }
+    for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+        let open = |role| {
+            let mut options = Options::new(talk.word(0));
+            options.role(role).wait(wait).read_timeout(PATIENCE).open().unwrap()
+        };
+        let (mut master, mut slave) = (open(Role::Master), open(Role::Slave));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for number in 0..2000 {
+                    assert_eq!(read_number(&mut slave), number);
+                    send(&mut slave, [number]);
+                }
+            });
+            for number in 0..2000 {
+                send(&mut master, [number]);
+                assert_eq!(read_number(&mut master), number);
+            }
+        });
+    }
+    talk.say("done");
+}
+
+#[test]
+fn one_core_is_enough() {
+    let bus = Bus::new("wcore");
+    let mut child = Child::spawn("one_core", bus.name());
+    match child.hear().as_str() {
+        "done" => child.finish(),
+        said => skipped(said),
+    }
+}
+
+#[test]
+fn wishes_that_are_refused_are_reported_and_not_fatal() {
+    let bus = Bus::new("wwishes");
+    let mut options = bus.options(Role::Master);
+    let mut master = options.prefault(true).lock_memory(true).huge_pages(true).open().unwrap();
+    for refusal in master.refused() {
+        assert!(["prefault", "lock_memory", "huge_pages"].contains(&refusal.what), "{refusal:?}");
+        assert!(!refusal.why.is_empty());
+    }
+    let mut slave = bus.slave();
+    send(&mut master, 0..3);
+    assert_eq!(drain(&mut slave), [0, 1, 2]);
+}
+
+#[test]
+fn what_is_there_can_be_seen_and_taken_away() {
+    let room = Room::new();
+    let bus = Bus::inside(room.path(), "wlist");
+    let mut master = bus.master();
+    send(&mut master, 0..4);
+    std::fs::write(room.at("eshm_stranger"), "not a bus").unwrap();
+    let entries = eshm::list_in(room.path()).unwrap();
+    let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["stranger", bus.name()]);
+    assert!(matches!(entries[0].kind, eshm::EntryKind::Foreign(_)));
+    let snapshot = eshm::inspect_in(room.path(), bus.name()).unwrap();
+    assert_eq!((snapshot.stats.master_to_slave.backlog, snapshot.mode), (4, 0o600));
+    assert_eq!(snapshot.stats.master.pid, std::process::id());
+    let error = error_of(eshm::remove_in(room.path(), bus.name(), false));
+    assert!(matches!(error, Error::RoleTaken { role: Role::Master, .. }), "{error}");
+    eshm::remove_in(room.path(), bus.name(), true).unwrap();
+    assert!(bus.files().is_empty());
+    assert!(matches!(master.write(b"x"), Err(Error::Lost { .. })));
+    let error = error_of(eshm::remove_in(room.path(), "stranger", true));
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    assert!(room.at("eshm_stranger").exists());
+    let error = error_of(Tap::open(bus.name(), Direction::MasterToSlave));
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}

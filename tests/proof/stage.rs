@@ -22,9 +22,10 @@ type Sleeper = JoinHandle<(Endpoint, Result<Vec<u8>, Error>)>;
 pub struct Stage {
     pub scene: Scene,
     pub child: Option<Traced>,
-    peer: Option<Endpoint>,
-    /// An endpoint that somebody fenced, or is about to fence.
+    /// An endpoint that somebody fenced, or is about to fence. It leaves before the others, as long as
+    /// there is a bus to look for.
     victim: Option<Endpoint>,
+    peer: Option<Endpoint>,
     /// The peer, in a thread of its own, in a call that waits.
     sleeper: Option<Sleeper>,
     /// Written by the child's role.

@@ -1,5 +1,7 @@
 //! The reading half.
 
+mod many;
+
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -8,10 +10,10 @@ use std::time::Duration;
 use bytemuck::AnyBitPattern;
 
 use super::waiter::{Bed, Waiter};
-use super::{Batch, Lease, Messages, Peek, PeekMany};
+use super::{Batch, Lease, Messages, Peek};
 use crate::config::{Direction, Geometry, MessageId};
 use crate::error::{Error, Result};
-use crate::ring::{Consumer, Found, LOOK, Place, SEALED, SLEEP};
+use crate::ring::{Consumer, Found, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::session::{CutRing, Seat, wait_for_cut};
 use crate::sync::Ordering;
@@ -213,114 +215,6 @@ impl Reader {
     }
 
     // --- many messages ------------------------------------------------------------------------
-
-    /// Reads as many waiting messages as the batch has room for, and says how many. All of them are
-    /// consumed at once, at the end: a kill before gives all of them to the successor.
-    ///
-    /// # Errors
-    /// `Empty` if none waits; `BufferTooSmall` if the batch is too small for the next one; the
-    /// others as for [`Reader::try_read`].
-    pub fn read_many(&mut self, batch: &mut Batch) -> Result<usize> {
-        if self.ring.is_racing() {
-            return self.race_many(batch);
-        }
-        self.fill(batch)?;
-        self.told(batch)?;
-        Ok(batch.len())
-    }
-
-    /// Copies waiting messages into the batch and leaves them where they are, until
-    /// [`PeekMany::release`] consumes them all: at least once, for many messages.
-    ///
-    /// # Errors
-    /// As for [`Reader::read_many`]; in a direction that is overwritten messages cannot be asked to
-    /// stay, so there they are consumed here.
-    pub fn peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
-        if self.ring.is_racing() {
-            self.race_many(batch)?;
-            return Ok(PeekMany { start: None, batch, reader: self });
-        }
-        for _ in 0..MOVES_MOST {
-            let start = self.fill(batch)?;
-            let bell = self.ring.ring().room_bell();
-            // pairs SEAL: as in `find_before_cut`.
-            if bell.glance() == 0 || bell.look() & SEALED == 0 {
-                return Ok(PeekMany { start: Some(start), batch, reader: self });
-            }
-            self.ring.go_back(start);
-            self.attend()?;
-            if let Some(trouble) = self.lease.trouble() {
-                return Err(trouble);
-            }
-        }
-        Err(Error::Lost { what: REPLACED_TOO_OFTEN })
-    }
-
-    /// Copies waiting messages and passes them without telling anybody. Gives where they began.
-    fn fill(&mut self, batch: &mut Batch) -> Result<(Place, u64)> {
-        batch.clear();
-        if self.is_special | !self.birth.is_here() {
-            self.enter()?;
-        }
-        let mut found = loop {
-            match self.ring.find() {
-                Ok(Some(found)) => break found,
-                Ok(None) => {
-                    self.rest()?;
-                    self.nothing_here()?;
-                }
-                Err(error) => return self.stumble(error),
-            }
-        };
-        let start = self.ring.bookmark();
-        loop {
-            let id = self.ring.next_id();
-            let Some(room) = batch.room(found.len) else { break };
-            self.ring.copy(found, room)?;
-            self.ring.pass(found);
-            batch.push(id, found.len);
-            match self.ring.find_more() {
-                Ok(Some(next)) => found = next,
-                // What is wrong is found again, and told, when this is all read.
-                Ok(None) | Err(_) => break,
-            }
-        }
-        if batch.is_empty() {
-            return Err(Error::BufferTooSmall { len: found.len, buffer: batch.capacity() });
-        }
-        Ok(start)
-    }
-
-    /// Consumes what was passed.
-    pub(super) fn told(&mut self, batch: &mut Batch) -> Result<()> {
-        if !self.birth.is_here() {
-            return Err(Error::Forked);
-        }
-        self.ring.store_place();
-        if self.ring.ring().room_bell().glance() == 0 {
-            self.ring.settle();
-            return Ok(());
-        }
-        self.attend_many(batch)
-    }
-
-    /// Goes back to where `fill` began.
-    pub(super) fn untold(&mut self, start: (Place, u64)) {
-        self.ring.go_back(start);
-    }
-
-    /// The same in a direction that is overwritten, one message after the other.
-    fn race_many(&mut self, batch: &mut Batch) -> Result<usize> {
-        batch.clear();
-        while let Some(room) = batch.all_room() {
-            match self.try_read(room) {
-                Ok(len) => batch.push(self.ring.before_tail(), len),
-                Err(_) if !batch.is_empty() => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(batch.len())
-    }
 
     /// The messages as owned bytes, until none comes within the read timeout.
     pub fn messages(&mut self) -> Messages<'_> {

@@ -71,6 +71,10 @@ fn main() -> ExitCode {
                     page,
                     failpoints: Some(format!("{point}={action}")),
                 };
+                if let Err(fault) = removal(scene("kill")) {
+                    count.failed += 1;
+                    println!("FAILED {point}=kill in {op:?} as {role}: {fault}");
+                }
                 for action in &actions {
                     match attempt(scene(action), action) {
                         Ok(true) => count.met += 1,
@@ -86,6 +90,13 @@ fn main() -> ExitCode {
         }
     }
     report(&counts, wish.only.is_empty())
+}
+
+/// Whatever was left half-done, the bus can be removed.
+fn removal(scene: Scene) -> Result<(), String> {
+    let mut stage = Stage::set_scene(scene);
+    stage.direct(|child, _| child.resume());
+    stage.remove()
 }
 
 /// One operation with one failpoint. False if it did not come by there.

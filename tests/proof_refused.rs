@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             if !wish.wants(&format!("{op:?} {role}")) {
                 continue;
             }
-            let count = every_call(op, role, page, if wish.is_full { 1 } else { 6 });
+            let count = every_call(op, role, page, if wish.is_full { 1 } else { 13 });
             println!(
                 "{:24} {:4} calls refused: {} errors, {} failed",
                 format!("{op:?} {role}"),

@@ -71,8 +71,16 @@ pub(crate) fn remove_by_hand(segment: &Segment, force: bool) -> Result<()> {
     let _ = successor.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Acquire);
     if successor.load(Ordering::Acquire) == RETIRED {
         remove_name(segment)?;
+        return sweep(segment);
     }
-    sweep(segment)
+    // Somebody chose another for its place, and may have died before that one had the name.
+    super::replace::give_name(segment)?;
+    match Segment::attach(&segment.path, None, 0o777, true)? {
+        Some(next) if next.id != segment.id => remove_by_hand(&next, true),
+        // The chosen one is gone; nobody can ever finish this.
+        Some(_) => shm::unlink(&segment.path).map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 /// Removes the name of a retired segment, or takes the retirement back if somebody joined.

@@ -273,7 +273,7 @@ fn succeed(old: &Segment, new: &Segment) -> Result<bool> {
 }
 
 /// Gives the successor of a segment its name, if that was not done yet.
-fn give_name(old: &Segment) -> Result<()> {
+pub(super) fn give_name(old: &Segment) -> Result<()> {
     // pairs OPEN: as in `complete`.
     let token = old.header().fate.successor.load(Ordering::Acquire);
     if token == 0 || token == RETIRED {

@@ -22,9 +22,10 @@ type Sleeper = JoinHandle<(Endpoint, Result<Vec<u8>, Error>)>;
 pub struct Stage {
     pub scene: Scene,
     pub child: Option<Traced>,
-    peer: Option<Endpoint>,
-    /// An endpoint that somebody fenced, or is about to fence.
+    /// An endpoint that somebody fenced, or is about to fence. It leaves before the others, as long as
+    /// there is a bus to look for.
     victim: Option<Endpoint>,
+    peer: Option<Endpoint>,
     /// The peer, in a thread of its own, in a call that waits.
     sleeper: Option<Sleeper>,
     /// Written by the child's role.
@@ -297,6 +298,23 @@ impl Stage {
         self.settle(cut, &told)?;
         self.close(successor)?;
         Ok(told)
+    }
+
+    /// Kills the child, forgets all others, and removes the bus by force.
+    pub fn remove(mut self) -> Result<(), String> {
+        self.child.take().expect("still there").kill();
+        let name = self.scene.name.clone();
+        let removed = eshm::remove(&name, true);
+        drop(self);
+        for file in leftovers(&name).iter().filter(|file| file.contains('~')) {
+            // What a killed one moved aside is listed, and removed, under a name of its own.
+            let _ = eshm::remove(file.trim_start_matches("eshm_"), false);
+        }
+        let left_over = leftovers(&name);
+        match removed {
+            Ok(()) | Err(Error::NotFound { .. }) if left_over.is_empty() => Ok(()),
+            other => Err(format!("removed by force: {other:?}, {left_over:?}")),
+        }
     }
 
     /// Lets the child come to its end.

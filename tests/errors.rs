@@ -433,6 +433,9 @@ fn corrupt_is_told_once_found_and_ever_after() {
         is(error_of(slave.try_read(&mut [0; 8])), "Corrupt", &["length"]);
     }
     master.write(b"the other side goes on").unwrap();
+    drop(slave);
+    drop(master);
+    assert!(bus.files().is_empty(), "its role was given back when it was dropped");
 }
 
 /// All variants there are; each is reached somewhere above or, `Os` for a full file system, with

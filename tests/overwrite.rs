@@ -61,9 +61,10 @@ fn a_peek_is_a_copy_that_stays() {
     let bus = Bus::new("opeek");
     let (mut master, mut slave) = pair(&bus, 16);
     send_short(&mut master, 0..3);
-    let first = slave.peek().unwrap();
-    assert_eq!((number_of(&first), first.id().number), (0, 0));
-    let _ = first;
+    {
+        let first = slave.peek().unwrap();
+        assert_eq!((number_of(&first), first.id().number), (0, 0));
+    }
     send_short(&mut master, 3..200);
     let again = slave.peek().unwrap();
     assert_eq!(number_of(&again), 0, "shown once, it is not taken away");

@@ -25,7 +25,7 @@ fn cells(first: usize, me: usize) -> [usize; 2] {
 /// Both racers come to this line before either goes on.
 fn meet(board: &Board, line: usize, me: usize, round: u64) {
     let [ours, theirs] = cells(line, me);
-    board.set(ours, round + 1);
+    board.announce(ours, round + 1);
     board.meet(theirs, round + 1);
 }
 
@@ -77,9 +77,10 @@ fn master_racer(talk: &mut Talk) {
         };
         board.set(ours, got);
         if let Ok(bus) = &bus {
-            while board.get(other_opened) < round + 1 && board.get(theirs + 1) == 0 {
+            board.announce(cells(OPENED, me)[0], round + 1);
+            while board.get(other_opened) <= round {
                 bus.beat();
-                board.set(cells(OPENED, me)[0], round + 1);
+                std::thread::sleep(Duration::from_micros(50));
             }
         }
         meet(&board, OPENED, me, round);

@@ -26,6 +26,17 @@ use crate::sys::{lock, shm};
 
 /// Gives up a role.
 pub(super) fn leave(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
+    give_up(segment, role, epoch)?;
+    hit("leave.unlocked")?;
+    // The last one out cleans up if either of the two wished it.
+    // Relaxed: written under the locks.
+    let wishes =
+        segment.header().roles.iter().map(|role| role.capabilities.load(Ordering::Relaxed));
+    if wishes.fold(0, |all, one| all | one) & CLEANUP != 0 { retire(segment) } else { Ok(()) }
+}
+
+/// Gives up a role, and leaves the rest to others.
+pub(super) fn give_up(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
     let lines = segment.role(role);
     // Relaxed: only the holder of the lock writes it.
     if lines.epoch.load(Ordering::Relaxed) == epoch
@@ -35,13 +46,7 @@ pub(super) fn leave(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
         lines.state.store(ROLE_LEFT, Ordering::Release);
     }
     hit("leave.told")?;
-    lock::unlock(segment.fd(), byte_of(role))?;
-    hit("leave.unlocked")?;
-    // The last one out cleans up if either of the two wished it.
-    // Relaxed: written under the locks.
-    let wishes =
-        segment.header().roles.iter().map(|role| role.capabilities.load(Ordering::Relaxed));
-    if wishes.fold(0, |all, one| all | one) & CLEANUP != 0 { retire(segment) } else { Ok(()) }
+    lock::unlock(segment.fd(), byte_of(role))
 }
 
 /// Removes the segment if nobody holds a role in it.

@@ -529,6 +529,11 @@ impl Member {
             return Ok(());
         }
         if let Some(trouble) = self.trouble() {
+            let seat = self.seat();
+            if seat.segment.check_file().is_ok() {
+                // Others may keep the memory, and the lock with it, for a moment longer.
+                leave::give_up(&seat.segment, self.role, seat.epoch)?;
+            }
             return Err(trouble);
         }
         let seat = self.last_seat()?;

@@ -64,15 +64,44 @@ impl Board {
         self.cell(index).store(value, Ordering::SeqCst);
     }
 
-    /// Waits for a cell to reach a value, by looking again and again.
+    /// Sets a cell and wakes whoever waits for it in [`Board::meet`].
+    pub fn announce(&self, index: usize, value: u64) {
+        self.set(index, value);
+        // SAFETY: the address is only used to find the sleepers.
+        unsafe {
+            libc::syscall(libc::SYS_futex, self.cell(index), libc::FUTEX_WAKE, i32::MAX);
+        }
+    }
+
+    /// Waits for a cell to reach a value: by looking, so that two that meet go on at once, and after
+    /// a while asleep, so that a busy machine has a core for the other one.
     pub fn meet(&self, index: usize, value: u64) {
-        let mut turns = 0u64;
-        while self.get(index) < value {
+        let mut turns = 0;
+        loop {
+            let found = self.get(index);
+            if found >= value {
+                return;
+            }
             turns += 1;
-            if turns.is_multiple_of(100) {
-                std::thread::yield_now();
+            if turns > 2000 {
+                self.sleep_on(index, found);
             }
             std::hint::spin_loop();
+        }
+    }
+
+    fn sleep_on(&self, index: usize, found: u64) {
+        let limit = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        // SAFETY: the low half of the cell is a word to sleep on, and the limit lives across the
+        // call, which only reads both.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.cell(index),
+                libc::FUTEX_WAIT,
+                found as u32,
+                &raw const limit,
+            );
         }
     }
 }

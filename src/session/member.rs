@@ -299,9 +299,12 @@ impl Member {
         }
         if !self.options.background {
             self.observe_if_due();
+        } else if self.peer_state() != PeerState::Alive {
+            // It may have come, and even sent, since the background thread last looked.
+            self.observe(false);
         }
         let segment = self.segment();
-        peer_at(&segment, self.role.peer(), guard(&self.watch).state())
+        peer_at(&segment, self.role.peer(), self.peer_state())
     }
 
     /// Without a background thread the calls observe, about once per beat.

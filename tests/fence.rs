@@ -147,6 +147,63 @@ fn a_stream_through_many_replacements_is_whole() {
     });
 }
 
+/// A message that takes its time, so that the reader keeps up with the batch it is in.
+struct Slow(Vec<u8>);
+
+impl AsRef<[u8]> for Slow {
+    fn as_ref(&self) -> &[u8] {
+        (0..300).for_each(|_| std::hint::spin_loop());
+        &self.0
+    }
+}
+
+/// A writer that is replaced in the middle of a batch longer than the ring is told exactly how much
+/// of it counts, and can tell its successor where to go on.
+#[test]
+fn a_batch_longer_than_the_ring_is_cut_where_its_writer_is_told() {
+    let bus = Bus::new("fbatch");
+    let open = || bus.options(Role::Master).frames(64).takeover(Takeover::Always).open().unwrap();
+    let mut writer = open();
+    let mut reader = bus.slave();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut next = 0;
+            loop {
+                let was_over = is_over.load(order);
+                let unread = drain(&mut reader);
+                for number in &unread {
+                    assert_eq!(*number, next);
+                    next += 1;
+                }
+                if was_over && unread.is_empty() {
+                    return next;
+                }
+            }
+        });
+        let mut next = 0;
+        for _ in 0..50 {
+            let writing = scope.spawn(move || {
+                loop {
+                    let batch: Vec<_> = (next..next + 1000).map(|n| Slow(message(n, 40))).collect();
+                    match writer.write_many(&batch) {
+                        Ok(count) => next += count as u64,
+                        Err(Error::Full) => std::thread::yield_now(),
+                        Err(Error::Fenced { .. }) => return next,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+            writer = open();
+            next = writing.join().unwrap();
+            assert_eq!(writer.last_committed().map_or(0, |id| id.number + 1), next);
+        }
+        is_over.store(true, order);
+        assert_eq!(reading.join().unwrap(), next);
+    });
+}
+
 #[test]
 fn never_hung_and_always_differ_as_they_say() {
     let bus = Bus::new("fkinds");

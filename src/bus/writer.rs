@@ -12,7 +12,7 @@ use super::Lease;
 use super::waiter::{Bed, Waiter};
 use crate::config::{Direction, Geometry, MessageId};
 use crate::error::{Error, Result};
-use crate::ring::{LOOK, Producer, SEALED, SLEEP};
+use crate::ring::{LOOK, Place, Producer, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::session::{Seat, wait_for_cut};
 use crate::sync::Ordering;
@@ -181,10 +181,9 @@ impl Writer {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
-        let from = self.ring.head();
         match self.ring.write_many(messages) {
             Ok(count) if self.ring.ring().data_bell().glance() == 0 => Ok(count),
-            Ok(count) => self.attend_many(from, count, messages),
+            Ok(count) => self.attend_many(&messages[..count]),
             Err(error) => {
                 self.stumble(error).or_else(|error| match error {
                     Error::Full => self.refuse(),
@@ -326,13 +325,15 @@ impl Writer {
         }
         if error == Error::Full {
             self.lease.note_progress(&self.segment);
-            let bell = self.ring.ring().data_bell();
-            if bell.glance() & (SEALED | LOOK) != 0 {
-                self.is_special |= bell.clear(LOOK);
+            // A skip or an announcement may be there, for which the reader is to be woken.
+            if self.ring.ring().data_bell().glance() != 0 {
+                let rung = self.answer();
                 if let Some(trouble) = self.lease.trouble() {
                     return Err(trouble);
                 }
-                self.follow(self.lease.seat_after(&self.segment)?)?;
+                if rung & SEALED != 0 {
+                    self.follow(self.lease.seat_after(&self.segment)?)?;
+                }
             }
         }
         Err(error)
@@ -357,11 +358,11 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn attend(&mut self, message: &[u8]) -> Result<()> {
-        let from = self.ring.head();
+        let end = self.ring.head();
         if self.answer() & SEALED == 0 {
             return Ok(());
         }
-        if self.is_inside_cut(from)? {
+        if end.wrapping_sub(self.cut()?.pos) as i64 <= 0 {
             self.cross_over();
             return Ok(());
         }
@@ -370,24 +371,21 @@ impl Writer {
         self.try_once(message)
     }
 
+    /// The same for messages that were all written just now.
     #[cold]
-    fn attend_many<M: AsRef<[u8]>>(
-        &mut self,
-        from: u64,
-        count: usize,
-        messages: &[M],
-    ) -> Result<usize> {
+    fn attend_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
+        let first = self.ring.number().wrapping_sub(messages.len() as u64);
         if self.answer() & SEALED == 0 {
-            return Ok(count);
+            return Ok(messages.len());
         }
-        let cut = self.cut()?;
-        let inside = self.ring.count_before(from, cut)?.min(count);
-        if inside > 0 {
+        // Counted by number: of a batch longer than a lap the first ones are overwritten already.
+        let inside = self.cut()?.number.wrapping_sub(first);
+        if (1..=i64::MAX as u64).contains(&inside) {
             self.cross_over();
-            return Ok(inside);
+            return Ok(messages.len().min(inside as usize));
         }
         self.follow(self.lease.seat_after(&self.segment)?)?;
-        self.write_many(&messages[..count])
+        self.write_many(messages)
     }
 
     /// Does what the bell asks for, and says what it said.
@@ -431,13 +429,8 @@ impl Writer {
     }
 
     /// Where this direction was cut.
-    fn cut(&self) -> Result<u64> {
-        let cut = wait_for_cut(&self.segment)?;
-        Ok(cut[self.lease.role.writes() as usize].head.pos)
-    }
-
-    fn is_inside_cut(&self, end: u64) -> Result<bool> {
-        Ok((end.wrapping_sub(self.cut()?) as i64) <= 0)
+    fn cut(&self) -> Result<Place> {
+        Ok(wait_for_cut(&self.segment)?[self.lease.role.writes() as usize].head)
     }
 }
 

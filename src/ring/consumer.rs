@@ -57,14 +57,13 @@ impl Consumer {
         let tail = ring.find_tail();
         let head = ring.find_head(None)?;
         ring.check_distance(tail.pos, head.pos)?;
-        // pairs RECLAIM: the dead consumer's reads are over; its last published space may lag.
-        ring.lines().space.space.store(tail.pos, Ordering::Release);
         Ok(Consumer {
             ring,
             tail: tail.pos,
             number: tail.number,
             epoch: tail.epoch,
-            published: tail.pos,
+            // Unknown, and not to be told here: the segment may be sealed already (I7).
+            published: tail.pos.wrapping_sub(ring.capacity),
             eighth: ring.eighth(),
             inline_len: ring.inline_len(),
             lost: 0,

@@ -246,7 +246,6 @@ impl Ends {
             self.producer = Producer::resume(arena.ring(), self.epoch).ok();
             return;
         };
-        let from = producer.head();
         let len = script.below(self.buffer.len());
         match what {
             1 => {
@@ -267,7 +266,6 @@ impl Ends {
             4 => drop((producer.may_have_room(len, true), producer.last_committed())),
             _ => drop(producer.try_write(&self.buffer[..len])),
         }
-        let _ = producer.count_before(from, from.wrapping_add(script.word()));
         Bell(&arena.ring().lines().data_bell.word).glance();
     }
 

@@ -20,7 +20,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{EPOCH, Kind, Place, Ring, SEALED, SKIP, committed, never};
+use super::{EPOCH, Place, Ring, SEALED, SKIP, committed, never};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
 use crate::sync::fence;
@@ -80,6 +80,11 @@ impl Producer {
     #[inline(always)]
     pub(crate) fn head(&self) -> u64 {
         self.head
+    }
+
+    /// The number of the next message.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The last message committed in this direction, by this producer or an earlier one.
@@ -343,23 +348,6 @@ impl Producer {
                 Place { pos: self.head, number: self.number, epoch: self.last_epoch, bytes: 0 };
             self.ring.store_mark(place);
         }
-    }
-
-    /// How many of the messages that ended at the head, counted back from it, lie before `cut`.
-    /// `from` is where the first of them began.
-    pub(crate) fn count_before(&self, from: u64, cut: u64) -> Result<usize> {
-        let (mut pos, mut count) = (from, 0);
-        while is_before(pos, cut) && pos != self.head {
-            if self.head.wrapping_sub(pos) > self.ring.capacity {
-                return Err(Error::Corrupt { what: "a message beyond the head" });
-            }
-            // Relaxed: this producer wrote it.
-            let meta = self.ring.frames.meta(pos).load(Ordering::Relaxed);
-            let (kind, frames) = self.ring.examine(pos, meta)?;
-            pos = pos.wrapping_add(frames);
-            count += usize::from(matches!(kind, Kind::Message { .. }));
-        }
-        Ok(count)
     }
 }
 

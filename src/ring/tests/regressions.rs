@@ -208,19 +208,6 @@ fn a_lying_mark_overflows_no_counter() {
     }
 }
 
-/// How much of a batch lay before a cut was counted from frame to frame, as far as lying lengths
-/// led, up to a lying cut.
-#[test]
-fn counting_up_to_a_cut_is_bounded_by_the_ring() {
-    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
-    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
-    producer.try_write(b"0").unwrap();
-    producer.try_write(b"1").unwrap();
-    // The last message now seems to take two frames, past the head.
-    arena.ring().frames.meta(1).store(100, Ordering::Relaxed);
-    assert!(producer.count_before(0, 1 << 62).is_err_and(|e| matches!(e, Error::Corrupt { .. })));
-}
-
 /// A new owner that had not announced itself yet waited for room for the announcement and the
 /// message together; in the smallest ring, or for the longest messages, that never comes.
 #[test]

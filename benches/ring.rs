@@ -96,8 +96,8 @@ fn by_size(criterion: &mut Criterion, folder: &Folder) -> Result<()> {
         group.throughput(Throughput::Elements(BATCH as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |bench| {
             bench.iter(|| {
-                assert_eq!(master.write_many(&messages), Ok(BATCH));
-                slave.read_many(&mut batch).expect("messages")
+                assert_eq!(master.try_write_many(&messages), Ok(BATCH));
+                slave.try_read_many(&mut batch).expect("messages")
             });
         });
     }
@@ -164,7 +164,7 @@ fn write_alone(
                 }
                 spent += start.elapsed();
                 left -= count;
-                while slave.read_many(&mut batch).is_ok() {}
+                while slave.try_read_many(&mut batch).is_ok() {}
             }
             spent
         });

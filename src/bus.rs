@@ -261,6 +261,8 @@ forward!(reader: Reader {
     fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize>;
     fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize>;
     fn read_many(&mut self, batch: &mut Batch) -> Result<usize>;
+    fn try_read_many(&mut self, batch: &mut Batch) -> Result<usize>;
+    fn read_many_timeout(&mut self, batch: &mut Batch, timeout: Duration) -> Result<usize>;
     fn read_value<T: bytemuck::AnyBitPattern>(&mut self) -> Result<T>;
     fn try_read_value<T: bytemuck::AnyBitPattern>(&mut self) -> Result<T>;
     fn peek(&mut self) -> Result<Peek<'_>>;
@@ -277,6 +279,26 @@ impl Endpoint {
     /// As there.
     pub fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
         self.writer.write_many(messages)
+    }
+
+    /// See [`Writer::try_write_many`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
+        self.writer.try_write_many(messages)
+    }
+
+    /// See [`Writer::write_many_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_many_timeout<M: AsRef<[u8]>>(
+        &mut self,
+        messages: &[M],
+        timeout: Duration,
+    ) -> Result<usize> {
+        self.writer.write_many_timeout(messages, timeout)
     }
 
     /// See [`Writer::last_committed`].
@@ -297,6 +319,26 @@ impl Endpoint {
     /// As there.
     pub fn peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
         self.reader.peek_many(batch)
+    }
+
+    /// See [`Reader::try_peek_many`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
+        self.reader.try_peek_many(batch)
+    }
+
+    /// See [`Reader::peek_many_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn peek_many_timeout<'a>(
+        &'a mut self,
+        batch: &'a mut Batch,
+        timeout: Duration,
+    ) -> Result<PeekMany<'a>> {
+        self.reader.peek_many_timeout(batch, timeout)
     }
 
     /// See [`Reader::messages`].

@@ -212,7 +212,7 @@ fn too_long_too_small_wrong_size() {
     let (len, most) = ((max + 1).to_string(), max.to_string());
     is(error_of(master.write(&long)), "TooLong", &[&len, &most]);
     is(error_of(master.claim(max + 1)), "TooLong", &[&len, &most]);
-    is(error_of(master.write_many(&[&long])), "TooLong", &[&len, &most]);
+    is(error_of(master.try_write_many(&[&long])), "TooLong", &[&len, &most]);
     is(error_of(master.claim(usize::MAX)), "TooLong", &[]);
     is(error_of(master.claim(8).unwrap().commit_len(9)), "TooLong", &["9", "8"]);
     master.write(&long[1..]).unwrap();
@@ -222,7 +222,7 @@ fn too_long_too_small_wrong_size() {
         is(error_of(slave.read(&mut [0; 11])), "BufferTooSmall", &["12", "11", "kept"]);
         is(error_of(slave.read_value::<u64>()), "WrongSize", &["12", "8", "kept"]);
         let mut batch = eshm::Batch::with_capacity(11, 5);
-        is(error_of(slave.read_many(&mut batch)), "BufferTooSmall", &["12", "11"]);
+        is(error_of(slave.try_read_many(&mut batch)), "BufferTooSmall", &["12", "11"]);
     }
     assert_eq!(slave.next_len(), Ok(12));
     assert_eq!(slave.read(&mut [0; 12]), Ok(12));

@@ -109,7 +109,7 @@ fn a_stream_through_many_replacements_is_whole() {
             while !is_over.load(order) {
                 if next % 3 == 0 {
                     let batch: Vec<_> = (next..next + 5).map(|n| message(n, 60)).collect();
-                    match master.write_many(&batch) {
+                    match master.try_write_many(&batch) {
                         Ok(count) => next += count as u64,
                         Err(Error::Full) => std::thread::yield_now(),
                         Err(error) => panic!("{error}"),
@@ -187,7 +187,7 @@ fn a_batch_longer_than_the_ring_is_cut_where_its_writer_is_told() {
             let writing = scope.spawn(move || {
                 loop {
                     let batch: Vec<_> = (next..next + 1000).map(|n| Slow(message(n, 40))).collect();
-                    match writer.write_many(&batch) {
+                    match writer.try_write_many(&batch) {
                         Ok(count) => next += count as u64,
                         Err(Error::Full) => std::thread::yield_now(),
                         Err(Error::Fenced { .. }) => return next,

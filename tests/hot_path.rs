@@ -93,11 +93,11 @@ fn in_place(from: &mut Endpoint, to: &mut Endpoint, messages: u64) {
 fn in_batches(from: &mut Endpoint, to: &mut Endpoint, batch: &mut Batch, messages: u64) {
     let out = [[5u8; 48]; 100];
     for round in 0..messages / 200 {
-        assert_eq!(from.write_many(&out), Ok(100));
+        assert_eq!(from.try_write_many(&out), Ok(100));
         if round % 2 == 0 {
-            assert_eq!(to.read_many(batch), Ok(100));
+            assert_eq!(to.try_read_many(batch), Ok(100));
         } else {
-            to.peek_many(batch).unwrap().release().unwrap();
+            to.try_peek_many(batch).unwrap().release().unwrap();
         }
     }
 }

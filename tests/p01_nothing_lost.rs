@@ -30,7 +30,7 @@ fn write_somehow(bus: &mut Endpoint, next: u64) -> u64 {
     match next % 5 {
         0 => {
             let batch: Vec<_> = (next..next + 4).map(|n| message(n, 300)).collect();
-            match bus.write_many(&batch) {
+            match bus.try_write_many(&batch) {
                 Ok(count) => count as u64,
                 Err(Error::Full) => 0,
                 Err(error) => panic!("{error}"),
@@ -109,7 +109,7 @@ fn one_write(talk: &mut Talk) {
     step::begin(talk.number(3), None);
     match kind.as_str() {
         "write" => bus.write(&bytes[0]).unwrap(),
-        "write_many" => assert_eq!(bus.write_many(&bytes), Ok(3)),
+        "write_many" => assert_eq!(bus.try_write_many(&bytes), Ok(3)),
         _ => {
             let mut claim = bus.claim(bytes[0].len()).unwrap();
             claim.copy_from_slice(&bytes[0]);

@@ -96,7 +96,7 @@ fn one_read(talk: &mut Talk) {
             let len = bus.read(&mut buffer).unwrap();
             assert_eq!(number_of(&buffer[..len]), 1);
         }
-        "read_many" => assert_eq!(bus.read_many(&mut batch), Ok(3)),
+        "read_many" => assert_eq!(bus.try_read_many(&mut batch), Ok(3)),
         _ => bus.peek().unwrap().release().unwrap(),
     }
     board.set(0, 1);
@@ -163,11 +163,11 @@ fn what_is_peeked_and_not_released_stays() {
     assert_eq!(slave.last_id(), None);
     let mut batch = eshm::Batch::with_capacity(4096, 3);
     for _ in 0..3 {
-        let peeked = slave.peek_many(&mut batch).unwrap();
+        let peeked = slave.try_peek_many(&mut batch).unwrap();
         let ids: Vec<u64> = peeked.iter().map(|(id, _)| id.number).collect();
         assert_eq!(ids, [0, 1, 2]);
     }
-    slave.peek_many(&mut batch).unwrap().release().unwrap();
+    slave.try_peek_many(&mut batch).unwrap().release().unwrap();
     assert_eq!(slave.last_id().unwrap().number, 2);
     assert_eq!(drain(&mut slave), [3, 4]);
 }

@@ -68,7 +68,7 @@ fn one_write(talk: &mut Talk) {
     step::begin(talk.number(3), Some(Board::open(talk.word(1))));
     let done = match kind.as_str() {
         "write" => bus.write(&bytes[0]).map(|()| 1),
-        "batch" => bus.write_many(&bytes),
+        "batch" => bus.try_write_many(&bytes),
         _ => bus.claim(bytes[0].len()).and_then(|mut claim| {
             claim.copy_from_slice(&bytes[0]);
             claim.commit().map(|()| 1)

@@ -26,7 +26,7 @@ fn full_is_said_at_once_and_nothing_was_written() {
         assert!(next - first >= 14, "round {round}: only {} fit", next - first);
         assert_eq!(master.try_write(b"more"), Err(Error::Full));
         assert_eq!(master.try_claim(4).err(), Some(Error::Full));
-        assert_eq!(master.write_many(&[b"more", b"more"]), Err(Error::Full));
+        assert_eq!(master.try_write_many(&[b"more", b"more"]), Err(Error::Full));
         assert_eq!(master.last_committed().unwrap().number, next - 1);
         assert_eq!(drain(&mut slave), (first..next).collect::<Vec<_>>());
     }
@@ -41,7 +41,7 @@ fn a_batch_takes_what_fits() {
     let messages: Vec<_> = (0..40).map(|number| message(number, 40)).collect();
     let mut sent = 0;
     while sent < messages.len() {
-        match master.write_many(&messages[sent..]) {
+        match master.try_write_many(&messages[sent..]) {
             Ok(count) => sent += count,
             Err(Error::Full) => {
                 assert_eq!(read_number(&mut slave), slave.last_id().unwrap().number)

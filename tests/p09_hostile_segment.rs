@@ -48,7 +48,7 @@ fn use_it(options: &mut Options, role: Role) {
             let _ = bus.try_write(b"hello");
         }
         let _ = bus.skip_to_latest();
-        let _ = bus.write_many(&[b"a", b"b"]);
+        let _ = bus.try_write_many(&[b"a", b"b"]);
         let _ = (bus.last_committed(), bus.last_id(), bus.stats(), bus.peer());
     }
 }

@@ -27,13 +27,13 @@ fn all_forked(bus: &mut Endpoint) {
     let mut batch = Batch::with_capacity(64, 4);
     assert_eq!(bus.write(b"x"), Err(Error::Forked));
     assert_eq!(bus.try_write(b"x"), Err(Error::Forked));
-    assert_eq!(bus.write_many(&[b"x"]), Err(Error::Forked));
+    assert_eq!(bus.try_write_many(&[b"x"]), Err(Error::Forked));
     assert_eq!(bus.write_value(&1u64), Err(Error::Forked));
     assert_eq!(bus.claim(8).err(), Some(Error::Forked));
     assert_eq!(bus.read(&mut buffer), Err(Error::Forked));
     assert_eq!(bus.try_read(&mut buffer), Err(Error::Forked));
-    assert_eq!(bus.read_many(&mut batch), Err(Error::Forked));
-    assert_eq!(bus.peek_many(&mut batch).err(), Some(Error::Forked));
+    assert_eq!(bus.try_read_many(&mut batch), Err(Error::Forked));
+    assert_eq!(bus.try_peek_many(&mut batch).err(), Some(Error::Forked));
     assert_eq!(bus.try_read_value::<u64>(), Err(Error::Forked));
     assert_eq!(bus.peek().err(), Some(Error::Forked));
     assert_eq!(bus.next_len(), Err(Error::Forked));

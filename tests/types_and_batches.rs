@@ -100,13 +100,13 @@ fn a_batch_is_filled_and_used_again() {
     let bus = Bus::new("tbatch");
     let (mut master, mut slave) = bus.pair();
     let mut batch = Batch::with_capacity(300, 5);
-    assert_eq!(slave.read_many(&mut batch), Err(Error::Empty));
+    assert_eq!(slave.try_read_many(&mut batch), Err(Error::Empty));
     for round in 0..50u64 {
         let messages: Vec<_> = (round * 7..round * 7 + 7).map(|n| message(n, 60)).collect();
-        assert_eq!(master.write_many(&messages), Ok(7));
+        assert_eq!(master.try_write_many(&messages), Ok(7));
         let mut got = Vec::new();
         while got.len() < 7 {
-            let count = slave.read_many(&mut batch).unwrap();
+            let count = slave.try_read_many(&mut batch).unwrap();
             assert!(count == batch.len() && count <= 5 && !batch.is_empty());
             for (id, bytes) in batch.iter() {
                 assert_eq!(id.number, number_of(bytes));
@@ -118,12 +118,47 @@ fn a_batch_is_filled_and_used_again() {
     }
     batch.clear();
     assert!(batch.is_empty());
-    assert_eq!(master.write_many::<&[u8]>(&[]), Ok(0));
+    assert_eq!(master.try_write_many::<&[u8]>(&[]), Ok(0));
     // What does not fit is left where it is.
     master.write(&[1; 301]).unwrap();
     let small = Error::BufferTooSmall { len: 301, buffer: 300 };
-    assert_eq!(slave.read_many(&mut batch), Err(small));
+    assert_eq!(slave.try_read_many(&mut batch), Err(small));
     assert_eq!(slave.next_len(), Ok(301));
+}
+
+#[test]
+fn batches_wait_for_room_and_for_messages() {
+    let bus = Bus::new("twait");
+    let soon = Duration::from_millis(5);
+    let mut master = bus.options(Role::Master).frames(16).open().unwrap();
+    let mut slave = bus.options(Role::Slave).read_timeout(soon).open().unwrap();
+    let mut batch = Batch::with_capacity(1 << 12, 100);
+    assert_eq!(slave.read_many(&mut batch), Err(Error::Timeout));
+    assert_eq!(slave.peek_many(&mut batch).err(), Some(Error::Timeout));
+    let messages: Vec<_> = (0..100).map(|number| message(number, 40)).collect();
+    // Nobody reads: what fits is written, then nothing more.
+    let written = master.write_many_timeout(&messages, soon).unwrap();
+    assert!((14..16).contains(&written), "{written}");
+    assert_eq!(master.write_many_timeout(&messages, soon), Err(Error::Timeout));
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| master.write_many_timeout(&messages[written..], PATIENCE));
+        let mut next = 0;
+        while next < 100 {
+            let peeked = slave.peek_many_timeout(&mut batch, PATIENCE).unwrap().iter().len();
+            assert!(peeked > 0);
+            let read = slave.read_many_timeout(&mut batch, PATIENCE).unwrap();
+            assert!(read >= peeked, "what was shown is still there");
+            for (_, bytes) in batch.iter() {
+                assert_eq!(number_of(bytes), next);
+                next += 1;
+            }
+        }
+        assert_eq!(writing.join().unwrap(), Ok(100 - written));
+    });
+    // One that can never be written ends the batch before it.
+    let long = vec![0; master.max_message() + 1];
+    assert_eq!(master.write_many(&[&messages[0], &long]), Ok(1));
+    assert!(matches!(master.write_many(&[&long]), Err(Error::TooLong { .. })));
 }
 
 #[test]

@@ -168,12 +168,12 @@ impl<const W: usize, const POLLS: bool> Link<W> for Bus<W, POLLS> {
         let mut left = messages;
         if POLLS {
             return until(|| {
-                left = &left[done(self.out.write_many(left))?..];
+                left = &left[done(self.out.try_write_many(left))?..];
                 left.is_empty().then_some(())
             });
         }
         while let Some(first) = left.first() {
-            match done(self.out.write_many(left)) {
+            match done(self.out.try_write_many(left)) {
                 Some(count) => left = &left[count..],
                 // Only a call for one message waits for room.
                 None => {
@@ -187,9 +187,9 @@ impl<const W: usize, const POLLS: bool> Link<W> for Bus<W, POLLS> {
     #[inline(always)]
     fn receive_many(&mut self, mut take: impl FnMut(&[u64])) {
         if POLLS {
-            until(|| done(self.back.read_many(&mut self.batch)));
+            until(|| done(self.back.try_read_many(&mut self.batch)));
         } else {
-            while done(self.back.read_many(&mut self.batch)).is_none() {
+            while done(self.back.try_read_many(&mut self.batch)).is_none() {
                 // Only a call for one message waits; not released, it stays where it is.
                 let _ = sure(self.back.peek());
             }

@@ -172,25 +172,66 @@ impl Writer {
 
     // --- many messages ------------------------------------------------------------------------
 
+    /// Writes the messages in order; waits for room as long as the write timeout says. Says how many
+    /// it wrote: all, unless that time was up or one of them was refused.
+    ///
+    /// # Errors
+    /// Those of [`Writer::write`], if they came before anything was written.
+    pub fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
+        self.write_many_timeout(messages, self.lease.options.write_timeout)
+    }
+
+    /// Writes the messages in order; waits for room for at most `timeout`, all in all.
+    ///
+    /// # Errors
+    /// As for [`Writer::write_many`].
+    pub fn write_many_timeout<M: AsRef<[u8]>>(
+        &mut self,
+        messages: &[M],
+        timeout: Duration,
+    ) -> Result<usize> {
+        let mut waiter = None;
+        let mut written = 0;
+        loop {
+            match self.try_many_once(&messages[written..]) {
+                Ok(count) => written += count,
+                Err(Error::Full) => {
+                    self.count_full();
+                    let len = messages[written].as_ref().len();
+                    let wait = self.lease.options.wait;
+                    let waiter = waiter.get_or_insert_with(|| Waiter::new(wait, timeout));
+                    if !self.wait_for_room(waiter, len) {
+                        return if written > 0 { Ok(written) } else { Err(Error::Timeout) };
+                    }
+                }
+                Err(error) => return if written > 0 { Ok(written) } else { Err(error) },
+            }
+            if written == messages.len() {
+                return Ok(written);
+            }
+        }
+    }
+
     /// Writes as many of the messages as there is room for now, in order, and says how many.
     ///
     /// # Errors
     /// `Full` if not even the first one fits now; the others as for [`Writer::write`], if they are
     /// about the first one.
-    pub fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
+    pub fn try_write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
+        match self.try_many_once(messages) {
+            Err(Error::Full) => self.refuse(),
+            done => done,
+        }
+    }
+
+    fn try_many_once<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
         match self.ring.write_many(messages) {
             Ok(count) if self.ring.ring().data_bell().glance() == 0 => Ok(count),
             Ok(count) => self.attend_many(&messages[..count]),
-            Err(error) => {
-                self.stumble(error).or_else(|error| match error {
-                    Error::Full => self.refuse(),
-                    other => Err(other),
-                })?;
-                Ok(0)
-            }
+            Err(error) => self.stumble(error),
         }
     }
 
@@ -385,7 +426,7 @@ impl Writer {
             return Ok(messages.len().min(inside as usize));
         }
         self.follow(self.lease.seat_after(&self.segment)?)?;
-        self.write_many(messages)
+        self.try_many_once(messages)
     }
 
     /// Does what the bell asks for, and says what it said.

@@ -290,7 +290,9 @@ impl Scene {
             WriteWaits => {
                 Box::new(move |bus| bus_of(bus).write_timeout(&messages[0], second).map(|()| 1))
             }
-            WriteMany => Box::new(move |bus| bus_of(bus).write_many(&messages).map(|n| n as u64)),
+            WriteMany => {
+                Box::new(move |bus| bus_of(bus).try_write_many(&messages).map(|n| n as u64))
+            }
             Commit | CommitLong => Box::new(move |bus| {
                 let mut claim = bus_of(bus).try_claim(messages[0].len())?;
                 claim.copy_from_slice(&messages[0]);
@@ -315,7 +317,7 @@ impl Scene {
                 Ok(1)
             }),
             ReadMany => Box::new(move |bus| {
-                let count = bus_of(bus).read_many(&mut batch)?;
+                let count = bus_of(bus).try_read_many(&mut batch)?;
                 batch.iter().for_each(|(_, bytes)| page.hand(seq(bytes)));
                 Ok(count as u64)
             }),
@@ -325,7 +327,7 @@ impl Scene {
                 peek.release().map(|()| 1)
             }),
             ReleaseMany => Box::new(move |bus| {
-                let peek = bus_of(bus).peek_many(&mut batch)?;
+                let peek = bus_of(bus).try_peek_many(&mut batch)?;
                 peek.iter().for_each(|(_, bytes)| page.show(seq(bytes)));
                 let count = peek.iter().len();
                 peek.release()?;

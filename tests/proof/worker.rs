@@ -255,7 +255,7 @@ impl Stream {
         let count = match self.dice % 4 {
             0 => {
                 let messages: Vec<Vec<u8>> = (self.next_out..).take(BATCH).map(next).collect();
-                bus.write_many(&messages)? as u64
+                bus.try_write_many(&messages)? as u64
             }
             1 => {
                 let bytes = next(self.next_out);
@@ -284,7 +284,7 @@ impl Stream {
             }
             Reading::ReadMany => {
                 let mut batch = std::mem::replace(&mut self.batch, Batch::with_capacity(0, 0));
-                let done = bus.read_many(&mut batch);
+                let done = bus.try_read_many(&mut batch);
                 let taken = batch.iter().try_for_each(|(_, bytes)| self.take(bytes));
                 self.batch = batch;
                 done?;

@@ -149,14 +149,14 @@ fn obey(talk: &mut Talk, endpoint: &mut Endpoint, verb: &str, words: &[&str]) ->
             let messages: Vec<_> = (number(0)..number(0) + number(1))
                 .map(|n| message(n, number(2) as usize))
                 .collect();
-            told(endpoint.write_many(&messages).map(|count| count.to_string()))
+            told(endpoint.try_write_many(&messages).map(|count| count.to_string()))
         }
         "claim" => claim(talk, endpoint, number(0), number(1) as usize),
         "peek" => peek(talk, endpoint),
         "peek_many" => peek_many(talk, endpoint, number(0) as usize),
         "read_many" => {
             let mut batch = Batch::with_capacity(1 << 16, number(0) as usize);
-            match endpoint.read_many(&mut batch) {
+            match endpoint.try_read_many(&mut batch) {
                 Ok(_) => format!("ok {}", joined(batch.iter().map(|(_, bytes)| number_of(bytes)))),
                 Err(error) => format!("err 0 {error:?}"),
             }
@@ -233,7 +233,7 @@ fn peek(talk: &mut Talk, endpoint: &mut Endpoint) -> String {
 
 fn peek_many(talk: &mut Talk, endpoint: &mut Endpoint, most: usize) -> String {
     let mut batch = Batch::with_capacity(1 << 16, most);
-    let peeked = match endpoint.peek_many(&mut batch) {
+    let peeked = match endpoint.try_peek_many(&mut batch) {
         Ok(peeked) => peeked,
         Err(error) => return format!("err 0 {error:?}"),
     };

@@ -62,7 +62,7 @@ pub unsafe extern "C" fn eshm_write_many(
             return Ok(());
         }
         *written = with_time(&open.writer, open.key(), 0, |end, _| {
-            Ok(end.writer.write_many(messages)?)
+            Ok(end.writer.try_write_many(messages)?)
         })?;
         Ok(())
     })

@@ -2,19 +2,43 @@
 //! all of them done once.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use super::{MOVES_MOST, REPLACED_TOO_OFTEN, Reader};
 use crate::bus::{Batch, PeekMany};
 use crate::error::{Error, Result};
 use crate::ring::{Place, SEALED};
 
 impl Reader {
-    /// Reads as many waiting messages as the batch has room for, and says how many. All of them are
-    /// consumed at once, at the end: a kill before gives all of them to the successor.
+    /// Reads as many messages as are there and the batch has room for, and says how many; waits for
+    /// the first one as long as the read timeout says. All of them are consumed at once, at the end:
+    /// a kill before gives all of them to the successor.
     ///
     /// # Errors
-    /// `Empty` if none waits; `BufferTooSmall` if the batch is too small for the next one; the
-    /// others as for [`Reader::try_read`].
+    /// `BufferTooSmall` if the batch is too small for the next one; the others as for
+    /// [`Reader::read`].
     pub fn read_many(&mut self, batch: &mut Batch) -> Result<usize> {
+        self.read_many_timeout(batch, self.lease.options.read_timeout)
+    }
+
+    /// Reads the messages that are there; waits for the first one for at most `timeout`.
+    ///
+    /// # Errors
+    /// As for [`Reader::read_many`].
+    pub fn read_many_timeout(&mut self, batch: &mut Batch, timeout: Duration) -> Result<usize> {
+        loop {
+            match self.try_read_many(batch) {
+                Err(Error::Empty) => self.await_message(timeout)?,
+                done => return done,
+            };
+        }
+    }
+
+    /// Reads the messages that are there, or says `Empty` at once.
+    ///
+    /// # Errors
+    /// As for [`Reader::read_many`], with `Empty` for `Timeout`.
+    pub fn try_read_many(&mut self, batch: &mut Batch) -> Result<usize> {
         if self.ring.is_racing() {
             return self.race_many(batch);
         }
@@ -23,13 +47,35 @@ impl Reader {
         Ok(batch.len())
     }
 
-    /// Copies waiting messages into the batch and leaves them where they are, until
-    /// [`PeekMany::release`] consumes them all: at least once, for many messages.
+    /// Copies the messages that are there into the batch and leaves them where they are, until
+    /// [`PeekMany::release`] consumes them all: at least once, for many messages. Waits for the
+    /// first one as long as the read timeout says.
     ///
     /// # Errors
     /// As for [`Reader::read_many`]; in a direction that is overwritten messages cannot be asked to
     /// stay, so there they are consumed here.
     pub fn peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
+        self.peek_many_timeout(batch, self.lease.options.read_timeout)
+    }
+
+    /// Shows the messages that are there; waits for the first one for at most `timeout`.
+    ///
+    /// # Errors
+    /// As for [`Reader::peek_many`].
+    pub fn peek_many_timeout<'a>(
+        &'a mut self,
+        batch: &'a mut Batch,
+        timeout: Duration,
+    ) -> Result<PeekMany<'a>> {
+        self.await_message(timeout)?;
+        self.try_peek_many(batch)
+    }
+
+    /// Shows the messages that are there, or says `Empty` at once.
+    ///
+    /// # Errors
+    /// As for [`Reader::peek_many`], with `Empty` for `Timeout`.
+    pub fn try_peek_many<'a>(&'a mut self, batch: &'a mut Batch) -> Result<PeekMany<'a>> {
         if self.ring.is_racing() {
             self.race_many(batch)?;
             return Ok(PeekMany { start: None, batch, reader: self });

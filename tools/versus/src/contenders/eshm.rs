@@ -7,7 +7,7 @@
 //! - `prefault`, as the rings of the limits are present from the start too.
 //! - The heartbeat, the locks and the background thread are on, as in any program.
 //!
-//! "Batches" are `write_many` and `read_many`, "in place" is claim and commit, peek and release.
+//! "Batches" are `try_write_many` and `try_read_many`, "in place" is claim and commit, peek and release.
 //!
 //! In its own words: `cargo bench --bench round_trip` and `cargo bench --bench stream`.
 
@@ -26,7 +26,7 @@ pub struct Eshm;
 impl Contender for Eshm {
     const NAME: &'static str = "eshm";
     const KIND: Kind = Kind::Processes;
-    const SETTINGS: &'static str = "this tree, 64-byte frames, polling; batches by write_many, read_many; in place by claim, peek";
+    const SETTINGS: &'static str = "this tree, 64-byte frames, polling; batches by try_write_many, try_read_many; in place by claim, peek";
     const CAN: &'static [(Measure, Mode)] = EVERYTHING;
     type Link<const W: usize> = End;
 }
@@ -67,7 +67,7 @@ impl<const W: usize> Link<W> for End {
     fn send_batch(&mut self, messages: &[Message<W>]) {
         let mut left = Bytes::wrap_slice(messages);
         until(|| {
-            let written = done(self.out.write_many(left))?;
+            let written = done(self.out.try_write_many(left))?;
             left = &left[written..];
             left.is_empty().then_some(())
         });
@@ -75,7 +75,7 @@ impl<const W: usize> Link<W> for End {
 
     #[inline(always)]
     fn receive_batch(&mut self, mut take: impl FnMut(&Message<W>)) {
-        until(|| done(self.back.read_many(&mut self.batch)));
+        until(|| done(self.back.try_read_many(&mut self.batch)));
         for (_, bytes) in self.batch.iter() {
             take(from_bytes(bytes));
         }

@@ -137,7 +137,7 @@ impl Link for Bus {
             return Ok(());
         };
         loop {
-            match self.endpoint.read_many(batch) {
+            match self.endpoint.try_read_many(batch) {
                 Ok(_) => break,
                 Err(Error::Empty) => {
                     let _waiting = self.endpoint.peek_timeout(PATIENCE)?;
@@ -152,7 +152,7 @@ impl Link for Bus {
     fn send_all(&mut self, messages: &[Vec<u8>]) -> Outcome {
         let mut rest = messages;
         while !rest.is_empty() {
-            match self.endpoint.write_many(rest) {
+            match self.endpoint.try_write_many(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(Error::Full) => {
                     self.send(&rest[0])?;

@@ -84,7 +84,7 @@ impl<'a> Inlet<'a> {
         if self.batch.0 != most {
             self.batch = (most, new_batch(&self.bus, most));
         }
-        match self.bus.read_many(&mut self.batch.1) {
+        match self.bus.try_read_many(&mut self.batch.1) {
             Ok(_) => {}
             Err(Error::Empty) => return Ok(0),
             Err(error) => return Err(error.into()),

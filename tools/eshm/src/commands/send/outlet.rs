@@ -66,7 +66,7 @@ impl<'a> Outlet<'a> {
     pub fn put_all(&mut self, messages: &[Vec<u8>]) -> Outcome {
         let mut rest = messages;
         while !rest.is_empty() {
-            let written = match self.bus.write_many(rest) {
+            let written = match self.bus.try_write_many(rest) {
                 Ok(written) => written,
                 Err(Error::Full) => {
                     self.put(&rest[0])?;

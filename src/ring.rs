@@ -209,7 +209,7 @@ impl Ring {
         let mut bytes = [0; 8];
         // SAFETY: one word of payload is in every frame; it is read as atomics, and the caller
         // believes it only after the checks that its kind of reading needs.
-        unsafe { self.frames.race_out(pos, &mut bytes) };
+        unsafe { self.frames.at(pos).race_out(&mut bytes) };
         u64::from_le_bytes(bytes)
     }
 
@@ -232,7 +232,7 @@ impl Ring {
         if start.pos > u64::MAX - self.capacity.saturating_mul(4) {
             for pos in 0..self.capacity {
                 let pos = start.pos.wrapping_add(pos);
-                self.frames.commit(pos).store(never(pos), Ordering::Relaxed);
+                self.frames.at(pos).commit().store(never(pos), Ordering::Relaxed);
             }
         }
     }
@@ -286,12 +286,12 @@ impl Ring {
         let start = place.pos;
         while place.pos.wrapping_sub(start) < self.capacity && Some(place.pos) != end {
             // pairs PUBLISH: what is before the commit is there.
-            let word = self.frames.commit(place.pos).load(Ordering::Acquire);
+            let word = self.frames.at(place.pos).commit().load(Ordering::Acquire);
             if word != committed(place.pos) {
                 break;
             }
             // Relaxed: behind the acquire above.
-            let meta = self.frames.meta(place.pos).load(Ordering::Relaxed);
+            let meta = self.frames.at(place.pos).meta().load(Ordering::Relaxed);
             let (kind, frames) = self.examine(place.pos, meta)?;
             place.number = nearest(place.number, (meta >> 32) as u32);
             match kind {
@@ -316,9 +316,9 @@ impl Ring {
         let mut number = line.number.load(Ordering::Acquire);
         // pairs PUBLISH: the meta word is that of the commit. The number was stored before the
         // tail, so it may be too high; if the message is still there, it says so itself.
-        if self.frames.commit(pos).load(Ordering::Acquire) == committed(pos) {
+        if self.frames.at(pos).commit().load(Ordering::Acquire) == committed(pos) {
             // Relaxed: behind the acquire above.
-            let meta = self.frames.meta(pos).load(Ordering::Relaxed);
+            let meta = self.frames.at(pos).meta().load(Ordering::Relaxed);
             if self.is_whole(pos) {
                 number = nearest(number, (meta >> 32) as u32);
             }

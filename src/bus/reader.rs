@@ -1,6 +1,7 @@
 //! The reading half.
 
 mod many;
+mod shown;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -11,14 +12,14 @@ use bytemuck::AnyBitPattern;
 
 use super::waiter::{Bed, Waiter};
 use super::{Batch, Lease, Messages, Peek};
-use crate::config::{Direction, Geometry, MessageId};
+use crate::config::{Direction, Geometry, MessageId, Wait};
 use crate::error::{Error, Result};
-use crate::ring::{Consumer, Found, LOOK, SEALED, SLEEP};
+use crate::ring::{Consumer, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::session::{CutRing, Seat, wait_for_cut};
 use crate::sync::Ordering;
 use crate::sys::fork::Birth;
-use crate::sys::futex;
+use crate::sys::{cores, futex};
 
 /// The half of an endpoint that reads.
 ///
@@ -44,6 +45,10 @@ pub struct Reader {
 
 /// Segments that one call follows, one after the other; only somebody hostile replaces more.
 const MOVES_MOST: usize = 64;
+/// Looks before the clock is read: a microsecond or two.
+const LINGERING: u32 = 64;
+/// Looks that found nothing before the progress is told.
+const EMPTIES_PER_NOTE: u32 = 16;
 const REPLACED_TOO_OFTEN: &str = "it is replaced again and again";
 
 impl Reader {
@@ -92,11 +97,11 @@ impl Reader {
     /// # Errors
     /// `Timeout`; `BufferTooSmall`, and the message stays; `PeerDead` or `PeerHung` when nothing is
     /// unread and the disconnect policy says so; or what makes the endpoint unusable.
-    #[inline]
+    #[inline(always)]
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        match self.read_once(buffer) {
-            Err(Error::Empty) => self.read_waiting(buffer, self.lease.options.read_timeout),
-            done => done,
+        match self.read_now(buffer) {
+            Some(done) => done,
+            None => self.read_waiting(buffer, self.lease.options.read_timeout),
         }
     }
 
@@ -106,11 +111,10 @@ impl Reader {
     /// As for [`Reader::read`], with `Empty` for `Timeout`.
     #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        loop {
-            match self.read_once(buffer) {
-                Err(Error::Empty) => self.nothing_here()?,
-                done => return done,
-            }
+        match self.read_now(buffer) {
+            Some(done) => done,
+            None if self.is_idle() => Err(Error::Empty),
+            None => self.try_read_any(buffer),
         }
     }
 
@@ -118,11 +122,11 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::read`].
-    #[inline]
+    #[inline(always)]
     pub fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
-        match self.read_once(buffer) {
-            Err(Error::Empty) => self.read_waiting(buffer, timeout),
-            done => done,
+        match self.read_now(buffer) {
+            Some(done) => done,
+            None => self.read_waiting(buffer, timeout),
         }
     }
 
@@ -155,7 +159,72 @@ impl Reader {
         Ok(value)
     }
 
-    /// The hot path.
+    /// The hot path: a message is there, and nobody wants anything. Everything else
+    /// takes the long way.
+    #[inline(always)]
+    fn read_now(&mut self, buffer: &mut [u8]) -> Option<Result<usize>> {
+        if self.is_special | !self.birth.is_here() | self.ring.is_racing() {
+            return None;
+        }
+        let len = self.ring.take_now(buffer)?;
+        if self.ring.ring().room_bell().glance() == 0 {
+            self.ring.settle();
+            return Some(Ok(len));
+        }
+        Some(self.attend_one(len))
+    }
+
+    /// Whether there is nothing to read and nothing else to do, as in most calls of a busy loop. The
+    /// writer is told of all the room then, as in `rest`.
+    #[inline(always)]
+    fn is_idle(&mut self) -> bool {
+        let is_idle = !(self.is_special | !self.birth.is_here() | self.ring.is_racing())
+            && !self.ring.is_committed()
+            && self.ring.ring().room_bell().glance() == 0
+            && !self.has_moved
+            && !self.lease.misses_peer();
+        if is_idle {
+            self.ring.publish();
+            self.note_empty();
+        }
+        is_idle
+    }
+
+    #[inline(never)]
+    fn try_read_any(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.read_once(buffer) {
+                Err(Error::Empty) => self.nothing_here()?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Looks for a moment, without a clock: the answer of a busy peer comes sooner than a clock could
+    /// be read.
+    #[inline(always)]
+    fn linger<T>(
+        &mut self,
+        timeout: Duration,
+        mut take: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        if self.lease.options.wait == Wait::Park || timeout.is_zero() || cores::online() == 1 {
+            return None;
+        }
+        for _ in 0..LINGERING {
+            if !self.is_idle() {
+                break;
+            }
+            std::hint::spin_loop();
+            let taken = take(self);
+            if taken.is_some() {
+                return taken;
+            }
+        }
+        None
+    }
+
+    /// Reads a message of any kind that is there.
     #[inline(always)]
     fn read_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.is_special | !self.birth.is_here() {
@@ -175,7 +244,13 @@ impl Reader {
             self.ring.settle();
             return Ok(found.len);
         }
-        let len = found.len;
+        self.attend_one(found.len)
+    }
+
+    /// Somebody rang after a message was read.
+    #[cold]
+    #[inline(never)]
+    fn attend_one(&mut self, len: usize) -> Result<usize> {
         if self.attend()? { Ok(len) } else { Err(Error::Empty) }
     }
 
@@ -199,16 +274,18 @@ impl Reader {
             self.ring.settle();
             return Ok(len);
         }
-        if self.attend()? { Ok(len) } else { Err(Error::Empty) }
+        self.attend_one(len)
     }
 
-    #[cold]
+    #[inline(never)]
     fn read_waiting(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
+        if let Some(done) = self.linger(timeout, |reader| reader.read_now(buffer)) {
+            return done;
+        }
         let mut waiter = Waiter::new(self.lease.options.wait, timeout);
         loop {
-            self.wait_for_message(&mut waiter)?;
             match self.read_once(buffer) {
-                Err(Error::Empty) => {}
+                Err(Error::Empty) => self.wait_for_message(&mut waiter)?,
                 done => return done,
             }
         }
@@ -239,175 +316,6 @@ impl Reader {
             self.attend()?;
         }
         Ok(skipped)
-    }
-
-    // --- in place -----------------------------------------------------------------------------
-
-    /// The length of the next message, which stays.
-    ///
-    /// # Errors
-    /// `Empty`, or as for [`Reader::read`].
-    pub fn next_len(&mut self) -> Result<usize> {
-        if self.is_special | !self.birth.is_here() {
-            self.enter()?;
-        }
-        let found = if self.scratch_id.is_some() {
-            Ok(Some(self.scratch.len()))
-        } else if self.ring.is_racing() {
-            self.ring.race_len()
-        } else {
-            self.find_before_cut().map(|found| found.map(|found| found.len))
-        };
-        match found {
-            Ok(Some(len)) => Ok(len),
-            Ok(None) => {
-                self.rest()?;
-                self.nothing_here()?;
-                self.next_len()
-            }
-            Err(error) => self.stumble(error),
-        }
-    }
-
-    /// Shows the next message in place; waits as long as the read timeout says.
-    ///
-    /// # Errors
-    /// As for [`Reader::read`].
-    pub fn peek(&mut self) -> Result<Peek<'_>> {
-        self.peek_timeout(self.lease.options.read_timeout)
-    }
-
-    /// Shows the next message in place, or says `Empty` at once.
-    ///
-    /// # Errors
-    /// As for [`Reader::try_read`].
-    #[inline]
-    pub fn try_peek(&mut self) -> Result<Peek<'_>> {
-        loop {
-            if let Some((start, found)) = self.show()? {
-                return Ok(Peek { start, found, reader: self });
-            }
-            self.rest()?;
-            self.nothing_here()?;
-        }
-    }
-
-    /// Shows the next message in place; waits for it for at most `timeout`.
-    ///
-    /// # Errors
-    /// As for [`Reader::read`].
-    #[inline]
-    pub fn peek_timeout(&mut self, timeout: Duration) -> Result<Peek<'_>> {
-        loop {
-            if let Some((start, found)) = self.show()? {
-                return Ok(Peek { start, found, reader: self });
-            }
-            self.await_message(timeout)?;
-        }
-    }
-
-    /// Where the next message lies, if it is there.
-    #[inline(always)]
-    fn show(&mut self) -> Result<Option<(*const u8, Found)>> {
-        if self.is_special | !self.birth.is_here() {
-            self.enter()?;
-        }
-        if self.ring.is_racing() {
-            return self.show_copy();
-        }
-        let found = self.find_before_cut()?;
-        Ok(found.map(|found| (self.ring.payload(), found)))
-    }
-
-    /// The next message, for those who see it before it is consumed. What a fenced writer commits
-    /// behind the cut must not be seen either; a commit that was there before a look at the bell that
-    /// found the segment unsealed is inside.
-    #[inline(always)]
-    fn find_before_cut(&mut self) -> Result<Option<Found>> {
-        match self.ring.find() {
-            Ok(Some(found)) if self.ring.ring().room_bell().glance() == 0 => Ok(Some(found)),
-            Ok(Some(found)) => self.doubt(found),
-            Ok(None) => Ok(None),
-            Err(error) => self.stumble(error),
-        }
-    }
-
-    /// Somebody rang after a message was found. None if it must be looked for where the bus is now.
-    #[cold]
-    #[inline(never)]
-    fn doubt(&mut self, found: Found) -> Result<Option<Found>> {
-        // pairs SEAL: the message was found before.
-        if self.ring.ring().room_bell().look() & SEALED == 0 {
-            return Ok(Some(found));
-        }
-        self.attend()?;
-        self.lease.trouble().map_or(Ok(None), Err)
-    }
-
-    /// Waits until a message is there.
-    fn await_message(&mut self, timeout: Duration) -> Result<usize> {
-        match self.next_len() {
-            Err(Error::Empty) => {}
-            done => return done,
-        }
-        let mut waiter = Waiter::new(self.lease.options.wait, timeout);
-        loop {
-            self.wait_for_message(&mut waiter)?;
-            match self.next_len() {
-                Err(Error::Empty) => {}
-                done => return done,
-            }
-        }
-    }
-
-    /// In a direction that is overwritten, a peek holds a copy that was taken when it was whole;
-    /// released or not, the message cannot be asked to stay in the ring, so it stays here.
-    #[cold]
-    fn show_copy(&mut self) -> Result<Option<(*const u8, Found)>> {
-        while self.scratch_id.is_none() {
-            let len = match self.ring.race_len() {
-                Ok(Some(len)) => len,
-                Ok(None) => return Ok(None),
-                Err(error) => return self.stumble(error),
-            };
-            let mut scratch = std::mem::take(&mut self.scratch);
-            scratch.resize(len, 0);
-            let copied = self.ring.race(&mut scratch);
-            self.scratch = scratch;
-            match copied {
-                Ok(Some(len)) => {
-                    self.scratch.truncate(len);
-                    self.scratch_id = self.ring.last_id();
-                }
-                Ok(None) => return Ok(None),
-                // Overwritten by a longer one meanwhile.
-                Err(Error::BufferTooSmall { .. }) => {}
-                Err(error) => return self.stumble(error),
-            }
-        }
-        Ok(Some((self.scratch.as_ptr(), Found::copied(self.scratch.len()))))
-    }
-
-    /// Which message `show` has shown.
-    pub(super) fn shown_id(&self) -> MessageId {
-        self.scratch_id.unwrap_or_else(|| self.ring.next_id())
-    }
-
-    #[inline(always)]
-    pub(super) fn release(&mut self, found: Found) -> Result<()> {
-        if !self.birth.is_here() {
-            return Err(Error::Forked);
-        }
-        if self.ring.is_racing() {
-            self.scratch_id = None;
-            return Ok(());
-        }
-        self.ring.consume(found);
-        if self.ring.ring().room_bell().glance() == 0 {
-            self.ring.settle();
-            return Ok(());
-        }
-        self.attend().map(|_| ())
     }
 
     // --- the cold side ------------------------------------------------------------------------
@@ -475,9 +383,10 @@ impl Reader {
     }
 
     /// A look that found nothing is progress too; told now and then, since it may be a busy loop.
+    #[inline(always)]
     fn note_empty(&mut self) {
         self.empties = self.empties.wrapping_add(1);
-        if self.empties.is_multiple_of(16) {
+        if self.empties.is_multiple_of(EMPTIES_PER_NOTE) {
             self.lease.note_progress(&self.segment);
         }
     }

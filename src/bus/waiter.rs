@@ -27,7 +27,10 @@ const SPINS_PER_CLOCK: u32 = 64;
 /// How a call waits, and for how long still.
 pub(super) struct Waiter {
     wait: Wait,
+    timeout: Duration,
+    /// Known when something was waited for.
     deadline: Option<Instant>,
+    /// Once per call: whoever slept and was woken for nothing sleeps on.
     has_spun: bool,
 }
 
@@ -47,9 +50,12 @@ pub(super) struct Bed<'a> {
 impl Waiter {
     /// For a call that may take this long.
     pub(super) fn new(wait: Wait, timeout: Duration) -> Self {
-        // A time that no clock reaches is no limit.
-        let deadline = Instant::now().checked_add(timeout);
-        Waiter { wait, deadline, has_spun: false }
+        Waiter { wait, timeout, deadline: None, has_spun: false }
+    }
+
+    /// Whether nothing was waited for yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.deadline.is_none()
     }
 
     /// Waits until `is_ready`, or something else calls for a look. False when the time is up. Most
@@ -60,10 +66,7 @@ impl Waiter {
         bed: &Bed<'_>,
         is_ready: impl FnMut(bool) -> bool,
     ) -> bool {
-        let left = match self.deadline {
-            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
-            None => LONGEST_PARK,
-        };
+        let left = self.left();
         if left.is_zero() {
             return false;
         }
@@ -74,13 +77,23 @@ impl Waiter {
         match self.wait {
             Wait::Spin => spin(is_ready, bed),
             Wait::Adaptive if !self.has_spun && cores::online() > 1 => {
-                // Once per call: whoever slept and was woken for nothing sleeps on.
                 self.has_spun = true;
                 spin(is_ready, bed);
             }
             _ => park(lease, bed, left, is_ready),
         }
         true
+    }
+
+    /// The time that is left, counted from the first question on.
+    fn left(&mut self) -> Duration {
+        let now = Instant::now();
+        // A time that no clock reaches is no limit.
+        let Some(end) = self.deadline.or_else(|| now.checked_add(self.timeout)) else {
+            return LONGEST_PARK;
+        };
+        self.deadline = Some(end);
+        end.saturating_duration_since(now)
     }
 }
 

@@ -78,11 +78,11 @@ impl Writer {
     ///
     /// # Errors
     /// `Timeout` if there was no room, `TooLong`, or what makes the endpoint unusable.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, message: &[u8]) -> Result<()> {
-        match self.try_once(message) {
-            Err(Error::Full) => self.write_waiting(message, self.lease.options.write_timeout),
-            done => done,
+        match self.write_now(message) {
+            Some(done) => done,
+            None => self.write_waiting(message, self.lease.options.write_timeout),
         }
     }
 
@@ -92,9 +92,9 @@ impl Writer {
     /// `Full`, `TooLong`, or what makes the endpoint unusable.
     #[inline(always)]
     pub fn try_write(&mut self, message: &[u8]) -> Result<()> {
-        match self.try_once(message) {
-            Err(Error::Full) => self.refuse(),
-            done => done,
+        match self.write_now(message) {
+            Some(done) => done,
+            None => self.try_write_any(message),
         }
     }
 
@@ -102,10 +102,11 @@ impl Writer {
     ///
     /// # Errors
     /// As for [`Writer::write`].
+    #[inline(always)]
     pub fn write_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
-        match self.try_once(message) {
-            Err(Error::Full) => self.write_waiting(message, timeout),
-            done => done,
+        match self.write_now(message) {
+            Some(done) => done,
+            None => self.write_waiting(message, timeout),
         }
     }
 
@@ -127,7 +128,28 @@ impl Writer {
         self.try_write(bytemuck::bytes_of(value))
     }
 
-    /// The hot path.
+    /// The hot path: there is room, and nobody wants anything. Everything else
+    /// takes the long way.
+    #[inline(always)]
+    fn write_now(&mut self, message: &[u8]) -> Option<Result<()>> {
+        if self.is_special | !self.birth.is_here() || !self.ring.write_now(message) {
+            return None;
+        }
+        if self.ring.ring().data_bell().glance() == 0 {
+            return Some(Ok(()));
+        }
+        Some(self.attend(message))
+    }
+
+    #[inline(never)]
+    fn try_write_any(&mut self, message: &[u8]) -> Result<()> {
+        match self.try_once(message) {
+            Err(Error::Full) => self.refuse(),
+            done => done,
+        }
+    }
+
+    /// Writes a message of any kind, if there is room.
     #[inline(always)]
     fn try_once(&mut self, message: &[u8]) -> Result<()> {
         if self.is_special | !self.birth.is_here() {
@@ -140,17 +162,19 @@ impl Writer {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn write_waiting(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
-        self.count_full();
         let mut waiter = Waiter::new(self.lease.options.wait, timeout);
         loop {
-            if !self.wait_for_room(&mut waiter, message.len()) {
-                return Err(Error::Timeout);
-            }
             match self.try_once(message) {
                 Err(Error::Full) => {}
                 done => return done,
+            }
+            if waiter.is_fresh() {
+                self.count_full();
+            }
+            if !self.wait_for_room(&mut waiter, message.len()) {
+                return Err(Error::Timeout);
             }
         }
     }
@@ -242,6 +266,7 @@ impl Writer {
     ///
     /// # Errors
     /// As for [`Writer::write`].
+    #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>> {
         self.claim_timeout(len, self.lease.options.write_timeout)
     }
@@ -250,44 +275,58 @@ impl Writer {
     ///
     /// # Errors
     /// As for [`Writer::try_write`].
-    #[inline]
+    #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>> {
-        match self.claim_once(len) {
-            Ok(start) => Ok(Claim { start, len, writer: self }),
-            Err(Error::Full) => self.refuse(),
-            Err(other) => Err(other),
-        }
+        let start = match self.claim_now(len) {
+            Some(start) => start,
+            None => match self.claim_once(len) {
+                Err(Error::Full) => return self.refuse(),
+                done => done?,
+            },
+        };
+        Ok(Claim { start, len, writer: self })
     }
 
     /// Room for a message of `len` bytes; waits for it for at most `timeout`.
     ///
     /// # Errors
     /// As for [`Writer::write`].
-    #[inline]
+    #[inline(always)]
     pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>> {
-        let start = match self.claim_once(len) {
-            Err(Error::Full) => self.claim_waiting(len, timeout)?,
-            done => done?,
+        let start = match self.claim_now(len) {
+            Some(start) => start,
+            None => self.claim_waiting(len, timeout)?,
         };
         Ok(Claim { start, len, writer: self })
     }
 
-    #[cold]
+    /// The hot path, as for writing.
+    #[inline(always)]
+    fn claim_now(&mut self, len: usize) -> Option<*mut u8> {
+        if self.is_special | !self.birth.is_here() {
+            return None;
+        }
+        self.ring.claim_now(len)
+    }
+
+    #[inline(never)]
     fn claim_waiting(&mut self, len: usize, timeout: Duration) -> Result<*mut u8> {
-        self.count_full();
         let mut waiter = Waiter::new(self.lease.options.wait, timeout);
         loop {
-            if !self.wait_for_room(&mut waiter, len) {
-                return Err(Error::Timeout);
-            }
             match self.claim_once(len) {
                 Err(Error::Full) => {}
                 done => return done,
             }
+            if waiter.is_fresh() {
+                self.count_full();
+            }
+            if !self.wait_for_room(&mut waiter, len) {
+                return Err(Error::Timeout);
+            }
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn claim_once(&mut self, len: usize) -> Result<*mut u8> {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;

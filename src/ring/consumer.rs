@@ -111,7 +111,7 @@ impl Consumer {
     #[inline(always)]
     pub(crate) fn is_committed(&self) -> bool {
         // Relaxed: only a reason to look, `find` acquires.
-        let word = self.ring.frames.commit(self.tail).load(Ordering::Relaxed);
+        let word = self.ring.frames.at(self.tail).commit().load(Ordering::Relaxed);
         word == committed(self.tail) || (self.ring.overwrite && self.is_lapped())
     }
 
@@ -122,21 +122,49 @@ impl Consumer {
         reserve.wrapping_sub(self.tail) > self.ring.capacity
     }
 
+    /// The message at the tail, if it is there and the next one, and no control frame.
+    #[inline(always)]
+    pub(crate) fn find_now(&self) -> Option<Found> {
+        let frame = self.ring.frames.at(self.tail);
+        // pairs PUBLISH: the message is whole if its commit word says so (I2).
+        if frame.commit().load(Ordering::Acquire) != committed(self.tail) {
+            return None;
+        }
+        // Relaxed: behind the acquire; loaded once (I8).
+        let meta = frame.meta().load(Ordering::Relaxed);
+        let len = meta as u32 as usize;
+        if (meta >> 32) as u32 != self.number as u32 {
+            return None;
+        }
+        let frames = if len <= self.inline_len { 1 } else { self.frames_of_long(len) };
+        (frames > 0).then_some(Found { len, frames })
+    }
+
+    /// The frames of a longer message at the tail; none if there can be no such message.
+    #[inline(never)]
+    fn frames_of_long(&self, len: usize) -> u64 {
+        match self.ring.examine(self.tail, len as u64) {
+            Ok((Kind::Message { .. }, frames)) => frames,
+            _ => 0,
+        }
+    }
+
+    /// Copies and consumes the message at the tail, if it can be had now and there is room for it.
+    #[inline(always)]
+    pub(crate) fn take_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let found = self.find_now()?;
+        let out = buffer.get_mut(..found.len)?;
+        // SAFETY: the message is committed, its length checked, and it is not released, so its
+        // writer leaves it alone (I3).
+        unsafe { self.ring.frames.at(self.tail).copy_out(out) };
+        self.consume(found);
+        Some(found.len)
+    }
+
     /// The message at the tail, if it is there.
     #[inline(always)]
     pub(crate) fn find(&mut self) -> Result<Option<Found>> {
-        // pairs PUBLISH: the message is whole if its commit word says so (I2).
-        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
-        if word != committed(self.tail) {
-            return Ok(None);
-        }
-        // Relaxed: behind the acquire; loaded once (I8).
-        let meta = self.ring.frames.meta(self.tail).load(Ordering::Relaxed);
-        let len = meta as u32 as usize;
-        if len <= self.inline_len && (meta >> 32) as u32 == self.number as u32 {
-            return Ok(Some(Found { len, frames: 1 }));
-        }
-        self.find_other(meta, false)
+        self.find_now().map_or_else(|| self.find_other(false), |found| Ok(Some(found)))
     }
 
     /// The message at the tail when messages before it were passed and not yet told of. Nothing is
@@ -144,25 +172,21 @@ impl Consumer {
     /// stored with its frame, ends what can be read in one go.
     #[inline(always)]
     pub(crate) fn find_more(&mut self) -> Result<Option<Found>> {
-        // pairs PUBLISH: as in `find`.
-        let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
-        if word != committed(self.tail) {
-            return Ok(None);
-        }
-        // Relaxed: as in `find`.
-        let meta = self.ring.frames.meta(self.tail).load(Ordering::Relaxed);
-        let len = meta as u32 as usize;
-        if len <= self.inline_len && (meta >> 32) as u32 == self.number as u32 {
-            return Ok(Some(Found { len, frames: 1 }));
-        }
-        self.find_other(meta, true)
+        self.find_now().map_or_else(|| self.find_other(true), |found| Ok(Some(found)))
     }
 
-    /// A long message, a control frame, or nonsense.
+    /// Nothing, a control frame and what is behind it, or nonsense.
     #[cold]
     #[inline(never)]
-    fn find_other(&mut self, mut meta: u64, has_untold: bool) -> Result<Option<Found>> {
+    fn find_other(&mut self, has_untold: bool) -> Result<Option<Found>> {
         for _ in 0..CONTROL_BUDGET {
+            let frame = self.ring.frames.at(self.tail);
+            // pairs PUBLISH: as in `find_now`.
+            if frame.commit().load(Ordering::Acquire) != committed(self.tail) {
+                return Ok(None);
+            }
+            // Relaxed: as in `find_now`.
+            let meta = frame.meta().load(Ordering::Relaxed);
             if (meta >> 32) as u32 != self.number as u32 {
                 return Err(Error::Corrupt { what: "a message out of its order" });
             }
@@ -177,13 +201,6 @@ impl Consumer {
             if !has_untold {
                 self.store_place();
             }
-            // pairs PUBLISH: as in `find`.
-            let word = self.ring.frames.commit(self.tail).load(Ordering::Acquire);
-            if word != committed(self.tail) {
-                return Ok(None);
-            }
-            // Relaxed: as in `find`.
-            meta = self.ring.frames.meta(self.tail).load(Ordering::Relaxed);
         }
         Ok(None)
     }
@@ -203,7 +220,7 @@ impl Consumer {
     /// Where the message at the tail lies.
     #[inline(always)]
     pub(crate) fn payload(&self) -> *const u8 {
-        self.ring.frames.payload(self.tail)
+        self.ring.frames.at(self.tail).payload()
     }
 
     /// Copies the message that was found at the tail.
@@ -214,7 +231,7 @@ impl Consumer {
         };
         // SAFETY: the message was found committed, its length checked, and it is not released, so
         // its writer leaves it alone (I3).
-        unsafe { self.ring.frames.copy_out(self.tail, out) };
+        unsafe { self.ring.frames.at(self.tail).copy_out(out) };
         Ok(())
     }
 

@@ -93,6 +93,57 @@ impl Producer {
         Some(MessageId { epoch: self.last_epoch, number })
     }
 
+    /// Writes a message for which there is room. False if there is more to do before; nothing was
+    /// written then.
+    #[inline(always)]
+    pub(crate) fn write_now(&mut self, message: &[u8]) -> bool {
+        let is_written = self.put_now(message);
+        if is_written {
+            self.store_place();
+        }
+        is_written
+    }
+
+    /// The same, without telling a successor.
+    #[inline(always)]
+    fn put_now(&mut self, message: &[u8]) -> bool {
+        let frames = self.ready_frames(message.len());
+        if frames == 0 {
+            return false;
+        }
+        // SAFETY: the frames from the head on are free, reserved and long enough; nobody reads them
+        // (I3).
+        unsafe { self.ring.frames.at(self.head).copy_in(message) };
+        self.finish(frames, message.len());
+        true
+    }
+
+    /// The frames for a message of `len` bytes, if they are ready to be written; else none.
+    #[inline(always)]
+    fn ready_frames(&mut self, len: usize) -> u64 {
+        if self.ring.overwrite {
+            return 0;
+        }
+        // One frame, which is reserved, with one behind it: nothing else is to be done.
+        if len <= self.inline_len && self.has_room(1) {
+            return 1;
+        }
+        self.ready_frames_of_long(len)
+    }
+
+    #[inline(never)]
+    fn ready_frames_of_long(&mut self, len: usize) -> u64 {
+        if len > self.ring.max_len || self.last_epoch != self.epoch {
+            return 0;
+        }
+        let frames = self.ring.frames_for(len);
+        if frames > self.ring.until_end(self.head) || !self.has_room(frames) {
+            return 0;
+        }
+        self.begin(frames);
+        frames
+    }
+
     /// Writes one message, or says [`Error::Full`] and has written nothing.
     #[inline(always)]
     pub(crate) fn try_write(&mut self, message: &[u8]) -> Result<()> {
@@ -107,6 +158,9 @@ impl Producer {
     pub(crate) fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
         for (count, message) in messages.iter().enumerate() {
             let message = message.as_ref();
+            if self.put_now(message) {
+                continue;
+            }
             match self.put(message) {
                 Ok(frames) => self.finish(frames, message.len()),
                 Err(_) if count > 0 => {
@@ -120,6 +174,12 @@ impl Producer {
         Ok(messages.len())
     }
 
+    /// The place of a message for which there is room.
+    #[inline(always)]
+    pub(crate) fn claim_now(&mut self, len: usize) -> Option<*mut u8> {
+        (self.ready_frames(len) > 0).then(|| self.ring.frames.at(self.head).payload())
+    }
+
     /// Makes room for a message of `len` bytes and gives its place in the ring. Until
     /// [`Producer::commit`], nothing has happened; claiming again or writing aborts it.
     #[inline(always)]
@@ -127,7 +187,7 @@ impl Producer {
         if len > self.inline_len || !self.has_room(1) {
             self.make_ready(len)?;
         }
-        Ok(self.ring.frames.payload(self.head))
+        Ok(self.ring.frames.at(self.head).payload())
     }
 
     /// Commits the first `len` bytes of what was claimed last.
@@ -170,10 +230,10 @@ impl Producer {
         if self.ring.overwrite {
             self.mark();
             // SAFETY: the frames from the head on are free, reserved and long enough.
-            unsafe { self.ring.frames.race_in(self.head, message) };
+            unsafe { self.ring.frames.at(self.head).race_in(message) };
         } else {
             // SAFETY: as above, and in a ring that is not overwritten nobody reads them (I3).
-            unsafe { self.ring.frames.copy_in(self.head, message) };
+            unsafe { self.ring.frames.at(self.head).copy_in(message) };
         }
         Ok(frames)
     }
@@ -190,16 +250,17 @@ impl Producer {
     #[inline(always)]
     fn publish(&mut self, len: u32, frames: u64) {
         let next = self.head.wrapping_add(frames);
+        let frame = self.ring.frames.at(self.head);
         if is_before(next, self.dirty_until) {
             // I1. Relaxed: the release below keeps it before the commit, and whoever looks at that
             // frame has seen the commit first.
-            self.ring.frames.commit(next).store(never(next), Ordering::Relaxed);
+            self.ring.frames.at(next).commit().store(never(next), Ordering::Relaxed);
         }
         let meta = u64::from(len) | self.number << 32;
         // Relaxed: carried by the release of the commit word.
-        self.ring.frames.meta(self.head).store(meta, Ordering::Relaxed);
+        frame.meta().store(meta, Ordering::Relaxed);
         // pairs PUBLISH: the message is whole before its commit word says so (I2).
-        self.ring.frames.commit(self.head).store(committed(self.head), Ordering::Release);
+        frame.commit().store(committed(self.head), Ordering::Release);
         self.head = next;
     }
 
@@ -240,19 +301,25 @@ impl Producer {
             self.publish(SKIP, skipped);
             self.store_place();
         }
+        self.begin(frames);
+        Ok(frames)
+    }
+
+    /// Takes note of a message that will be written into these frames, which are reserved.
+    #[inline(always)]
+    fn begin(&mut self, frames: u64) {
         if frames > 1 {
             let end = self.head.wrapping_add(frames);
             self.dirty_until = end.wrapping_add(self.ring.capacity);
         }
         // Behind a skip, or where nothing is left of what was marked before.
         self.mark();
-        Ok(frames)
     }
 
     /// Tells the reader that the messages from here on have another author.
     fn announce(&mut self) {
         // SAFETY: one frame is reserved and has room for a word.
-        unsafe { self.ring.frames.race_in(self.head, &self.epoch.to_le_bytes()) };
+        unsafe { self.ring.frames.at(self.head).race_in(&self.epoch.to_le_bytes()) };
         self.publish(EPOCH, 1);
         self.last_epoch = self.epoch;
         // Relaxed: for a successor, who reads it after the lock was freed.

@@ -87,9 +87,9 @@ impl Cursor {
     pub(crate) fn find(&mut self) -> Result<Option<(usize, u64)>> {
         for _ in 0..BUDGET {
             // pairs PUBLISH: the message is whole if its commit word says so and no lap happened.
-            let word = self.ring.frames.commit(self.place.pos).load(Ordering::Acquire);
+            let word = self.ring.frames.at(self.place.pos).commit().load(Ordering::Acquire);
             // Relaxed: behind the acquire, and believed only after the fence in `is_lapped`.
-            let meta = self.ring.frames.meta(self.place.pos).load(Ordering::Relaxed);
+            let meta = self.ring.frames.at(self.place.pos).meta().load(Ordering::Relaxed);
             let announced = self.ring.announced(self.place.pos);
             if self.is_lapped() {
                 if !self.jump() {
@@ -123,7 +123,7 @@ impl Cursor {
                 return Err(Error::BufferTooSmall { len, buffer: room });
             };
             // SAFETY: the length was checked against the ring, and word by word it may race.
-            unsafe { self.ring.frames.race_out(self.place.pos, out) };
+            unsafe { self.ring.frames.at(self.place.pos).race_out(out) };
             if self.is_lapped() {
                 continue;
             }

@@ -345,6 +345,13 @@ impl Member {
         }
     }
 
+    /// Whether the peer was here and is gone.
+    #[inline]
+    pub(crate) fn misses_peer(&self) -> bool {
+        // Relaxed: see `observe`.
+        self.gone_since_ns.load(Ordering::Relaxed) != 0
+    }
+
     /// What reading says when nothing is there because the peer is gone, by the policy.
     pub(crate) fn disconnected(&self) -> Option<Error> {
         // Relaxed: see `observe`.

@@ -11,6 +11,8 @@
 //! file only computes addresses and moves bytes; which frame may be touched by whom, and when, is
 //! the ring's business. No reference to payload bytes is ever made here, only pointers.
 
+use std::marker::PhantomData;
+
 use super::{AtomicU64, Ordering};
 
 /// Bytes of a frame before its payload.
@@ -39,105 +41,11 @@ impl Frames {
 
     /// The frame at `pos`.
     #[inline(always)]
-    fn at(&self, pos: u64) -> *mut u8 {
+    pub(crate) fn at(&self, pos: u64) -> Frame<'_> {
         let index = (pos & self.mask) as usize;
         // SAFETY: `index` is below the number of frames, so the result is inside what `new` was
         // promised.
-        unsafe { self.base.add(index * self.size) }
-    }
-
-    /// The commit word of the frame at `pos`.
-    #[inline(always)]
-    pub(crate) fn commit(&self, pos: u64) -> &AtomicU64 {
-        // SAFETY: the first 8 bytes of a frame are inside the mapping and aligned, and are only
-        // ever accessed as an atomic while they can be a commit word; as payload of an earlier
-        // frame they belong to a writer that the protocol excludes.
-        unsafe { AtomicU64::from_ptr(self.at(pos).cast()) }
-    }
-
-    /// Length (low half) and message number (high half) of the frame at `pos`.
-    #[inline(always)]
-    pub(crate) fn meta(&self, pos: u64) -> &AtomicU64 {
-        // SAFETY: as for `commit`, for the second 8 bytes of the frame.
-        unsafe { AtomicU64::from_ptr(self.at(pos).add(8).cast()) }
-    }
-
-    /// Where the payload of the message at `pos` begins.
-    #[inline(always)]
-    pub(crate) fn payload(&self, pos: u64) -> *mut u8 {
-        // SAFETY: a frame has at least 64 bytes, so its payload begins inside it.
-        unsafe { self.at(pos).add(HEADER) }
-    }
-
-    /// Copies `bytes` into the message at `pos`.
-    ///
-    /// # Safety
-    /// The caller must own the frames from `pos` for writing: they must be contiguous, hold
-    /// `bytes.len() + 16` bytes, and no one may read them before they are committed.
-    #[inline(always)]
-    pub(crate) unsafe fn copy_in(&self, pos: u64, bytes: &[u8]) {
-        let to = self.payload(pos);
-        // SAFETY: the caller owns the frames and they are long enough; `bytes` is private memory,
-        // so the two do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
-    }
-
-    /// Copies the message at `pos` out, `out.len()` bytes of it.
-    ///
-    /// # Safety
-    /// The message must be committed and not yet released, and its frames contiguous and at least
-    /// `out.len() + 16` bytes, so that its writer does not touch them.
-    #[inline(always)]
-    pub(crate) unsafe fn copy_out(&self, pos: u64, out: &mut [u8]) {
-        let from = self.payload(pos);
-        // SAFETY: the caller says that the bytes are there and that nobody writes them; `out` is
-        // private memory.
-        unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) }
-    }
-
-    /// Copies `bytes` into the message at `pos` while others may be reading: word by word, each an
-    /// atomic store, so that a reader that loses the race holds garbage but no undefined value.
-    ///
-    /// # Safety
-    /// As for [`Frames::copy_in`], except that others may read the frames with
-    /// [`Frames::race_out`].
-    pub(crate) unsafe fn race_in(&self, pos: u64, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(8);
-        let mut index = 0;
-        for chunk in &mut chunks {
-            let mut word = [0; 8];
-            word.copy_from_slice(chunk);
-            // Relaxed: the reservation before and the commit word after carry the order.
-            self.word(pos, index).store(u64::from_le_bytes(word), Ordering::Relaxed);
-            index += 1;
-        }
-        let rest = chunks.remainder();
-        if !rest.is_empty() {
-            let mut word = [0; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            // Relaxed: as above. The frame is a multiple of 64 bytes, so the whole word is in it.
-            self.word(pos, index).store(u64::from_le_bytes(word), Ordering::Relaxed);
-        }
-    }
-
-    /// Copies the message at `pos` out while it may be overwritten; the caller must check
-    /// afterwards that it was not.
-    ///
-    /// # Safety
-    /// The frames must be contiguous and hold `out.len() + 16` bytes.
-    pub(crate) unsafe fn race_out(&self, pos: u64, out: &mut [u8]) {
-        for (index, chunk) in out.chunks_mut(8).enumerate() {
-            // Relaxed: the caller fences and looks at the reservation before it believes a byte.
-            let word = self.word(pos, index).load(Ordering::Relaxed).to_le_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
-        }
-    }
-
-    /// Word `index` of the payload of the message at `pos`.
-    fn word(&self, pos: u64, index: usize) -> &AtomicU64 {
-        // SAFETY: both callers stay within the frames of the message, which their own callers
-        // promise to be inside the ring; 16 bytes into a frame, words are aligned.
-        unsafe { AtomicU64::from_ptr(self.payload(pos).cast::<u64>().add(index)) }
+        Frame(unsafe { self.base.add(index * self.size) }, PhantomData)
     }
 
     /// Copies the whole frame at `pos` from another ring of the same shape, commit word last.
@@ -145,11 +53,143 @@ impl Frames {
         for index in (0..self.size / 8).rev() {
             // SAFETY: `index` is below the number of words of a frame, in both rings.
             let (source, target) = unsafe {
-                let source = AtomicU64::from_ptr(from.at(pos).cast::<u64>().add(index));
-                (source, AtomicU64::from_ptr(self.at(pos).cast::<u64>().add(index)))
+                let source = AtomicU64::from_ptr(from.at(pos).0.cast::<u64>().add(index));
+                (source, AtomicU64::from_ptr(self.at(pos).0.cast::<u64>().add(index)))
             };
             // Relaxed: the new ring is private until its segment is published.
             target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// One frame, and those behind it if its message runs on.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a>(*mut u8, PhantomData<&'a Frames>);
+
+impl<'a> Frame<'a> {
+    /// The commit word.
+    #[inline(always)]
+    pub(crate) fn commit(self) -> &'a AtomicU64 {
+        // SAFETY: the first 8 bytes of a frame are inside the mapping and aligned, and are only
+        // ever accessed as an atomic while they can be a commit word; as payload of an earlier
+        // frame they belong to a writer that the protocol excludes.
+        unsafe { AtomicU64::from_ptr(self.0.cast()) }
+    }
+
+    /// Length (low half) and message number (high half).
+    #[inline(always)]
+    pub(crate) fn meta(self) -> &'a AtomicU64 {
+        // SAFETY: as for `commit`, for the second 8 bytes of the frame.
+        unsafe { AtomicU64::from_ptr(self.0.add(8).cast()) }
+    }
+
+    /// Where the payload of the message begins.
+    #[inline(always)]
+    pub(crate) fn payload(self) -> *mut u8 {
+        // SAFETY: a frame has at least 64 bytes, so its payload begins inside it.
+        unsafe { self.0.add(HEADER) }
+    }
+
+    /// Copies `bytes` into the message.
+    ///
+    /// # Safety
+    /// The caller must own the frames from here on for writing: they must be contiguous, hold
+    /// `bytes.len() + 16` bytes, and no one may read them before they are committed.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_in(self, bytes: &[u8]) {
+        // SAFETY: the caller owns the frames and they are long enough; `bytes` is private memory,
+        // so the two do not overlap.
+        unsafe { copy(bytes.as_ptr(), self.payload(), bytes.len()) }
+    }
+
+    /// Copies the message out, `out.len()` bytes of it.
+    ///
+    /// # Safety
+    /// The message must be committed and not yet released, and its frames contiguous and at least
+    /// `out.len() + 16` bytes, so that its writer does not touch them.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_out(self, out: &mut [u8]) {
+        // SAFETY: the caller says that the bytes are there and that nobody writes them; `out` is
+        // private memory.
+        unsafe { copy(self.payload(), out.as_mut_ptr(), out.len()) }
+    }
+
+    /// Copies `bytes` into the message while others may be reading: word by word, each an atomic
+    /// store, so that a reader that loses the race holds garbage but no undefined value.
+    ///
+    /// # Safety
+    /// As for [`Frame::copy_in`], except that others may read the frames with [`Frame::race_out`].
+    pub(crate) unsafe fn race_in(self, bytes: &[u8]) {
+        let mut chunks = bytes.chunks_exact(8);
+        let mut index = 0;
+        for chunk in &mut chunks {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            // Relaxed: the reservation before and the commit word after carry the order.
+            self.word(index).store(u64::from_le_bytes(word), Ordering::Relaxed);
+            index += 1;
+        }
+        let rest = chunks.remainder();
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            // Relaxed: as above. The frame is a multiple of 64 bytes, so the whole word is in it.
+            self.word(index).store(u64::from_le_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    /// Copies the message out while it may be overwritten; the caller must check afterwards that it
+    /// was not.
+    ///
+    /// # Safety
+    /// The frames must be contiguous and hold `out.len() + 16` bytes.
+    pub(crate) unsafe fn race_out(self, out: &mut [u8]) {
+        for (index, chunk) in out.chunks_mut(8).enumerate() {
+            // Relaxed: the caller fences and looks at the reservation before it believes a byte.
+            let word = self.word(index).load(Ordering::Relaxed).to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+
+    /// Word `index` of the payload.
+    fn word(self, index: usize) -> &'a AtomicU64 {
+        // SAFETY: both callers stay within the frames of the message, which their own callers
+        // promise to be inside the ring; 16 bytes into a frame, words are aligned.
+        unsafe { AtomicU64::from_ptr(self.payload().cast::<u64>().add(index)) }
+    }
+}
+
+/// Copies like `memcpy`, without a call for what fits a small frame: there the call is a quarter of
+/// all that a read or write costs.
+///
+/// # Safety
+/// As for `copy_nonoverlapping`.
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    /// Two pieces of `N` bytes that may overlap: the first and the last of `len`.
+    #[inline(always)]
+    unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: the caller copies at least `N` bytes. Both pieces are read before either is
+        // written; they come from another memory than they go to.
+        unsafe {
+            let (first, last) = (from.cast::<[u8; N]>(), from.add(len - N).cast::<[u8; N]>());
+            let (first, last) = (first.read(), last.read());
+            to.cast::<[u8; N]>().write(first);
+            to.add(len - N).cast::<[u8; N]>().write(last);
+        }
+    }
+    // SAFETY: each arm stays within `len`.
+    unsafe {
+        match len {
+            33..=64 => {
+                ends::<16>(from, to, 32);
+                ends::<16>(from.add(len - 32), to.add(len - 32), 32);
+            }
+            16..=32 => ends::<16>(from, to, len),
+            8..=15 => ends::<8>(from, to, len),
+            4..=7 => ends::<4>(from, to, len),
+            0 => {}
+            _ => std::ptr::copy_nonoverlapping(from, to, len),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Frames as cells that a model checker watches.
 //!
 //! Commit and meta words are atomics, as in memory. Payload exists twice. What the protocol gives
-//! to one side at a time ([`Frames::copy_in`], [`Frames::copy_out`]) lies in cells, so that an
+//! to one side at a time ([`Frame::copy_in`], [`Frame::copy_out`]) lies in cells, so that an
 //! access without an edge between it and the last one is a race and fails the test. What is raced
-//! for on purpose ([`Frames::race_in`], [`Frames::race_out`]) lies in relaxed atomics. So a tap can
+//! for on purpose ([`Frame::race_in`], [`Frame::race_out`]) lies in relaxed atomics. So a tap can
 //! be modelled on an overwritten ring only: on the other kind it reads what was copied in plainly.
 //!
 //! A message of several frames runs on over the headers of the frames behind its first one, as it
@@ -77,38 +77,69 @@ impl Frames {
         Frames { store }
     }
 
-    fn at(&self, pos: u64) -> &Slot {
+    fn slot(&self, pos: u64) -> &Slot {
         // SAFETY: `new` was promised that the store lives.
         let slots = unsafe { &(*self.store).slots };
         &slots[(pos & (slots.len() as u64 - 1)) as usize]
     }
 
-    pub(crate) fn commit(&self, pos: u64) -> &AtomicU64 {
-        &self.at(pos).commit
+    /// The frame at `pos`.
+    pub(crate) fn at(&self, pos: u64) -> Frame<'_> {
+        Frame { frames: self, pos }
     }
 
-    pub(crate) fn meta(&self, pos: u64) -> &AtomicU64 {
-        &self.at(pos).meta
+    /// Reads what the sealer copies while a hung writer may go on; races are noticed.
+    pub(crate) fn adopt_frame(&self, from: &Frames, pos: u64) {
+        let (to, from) = (self.slot(pos), from.slot(pos));
+        // SAFETY: as in `copy_in`.
+        let words = from.plain.with(|words| unsafe { *words });
+        to.plain.with_mut(|to| unsafe { *to = words });
+        for (to, from) in to.raced.iter().zip(&from.raced) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        to.meta.store(from.meta.load(Ordering::Relaxed), Ordering::Relaxed);
+        to.commit.store(from.commit.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// One frame, and those behind it if its message runs on.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    frames: &'a Frames,
+    pos: u64,
+}
+
+impl<'a> Frame<'a> {
+    fn slot(self) -> &'a Slot {
+        self.frames.slot(self.pos)
     }
 
-    pub(crate) fn payload(&self, pos: u64) -> *mut u8 {
-        self.at(pos).plain.with_mut(|words| words.cast())
+    pub(crate) fn commit(self) -> &'a AtomicU64 {
+        &self.slot().commit
     }
 
-    /// Where word `index` of the message at `pos` lies: the frame, and the word in it.
-    fn word(&self, pos: u64, index: usize) -> (&Slot, usize) {
+    pub(crate) fn meta(self) -> &'a AtomicU64 {
+        &self.slot().meta
+    }
+
+    pub(crate) fn payload(self) -> *mut u8 {
+        self.slot().plain.with_mut(|words| words.cast())
+    }
+
+    /// Where word `index` of the message lies: the frame, and the word in it.
+    fn word(self, index: usize) -> (&'a Slot, usize) {
         let index = index + HEADER;
-        (self.at(pos.wrapping_add((index / WORDS) as u64)), index % WORDS)
+        (self.frames.slot(self.pos.wrapping_add((index / WORDS) as u64)), index % WORDS)
     }
 
     /// # Safety
     /// As for the frames in memory; here a broken promise is noticed.
-    pub(crate) unsafe fn copy_in(&self, pos: u64, bytes: &[u8]) {
+    pub(crate) unsafe fn copy_in(self, bytes: &[u8]) {
         for (index, chunk) in bytes.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             let value = u64::from_le_bytes(word);
-            match self.word(pos, index) {
+            match self.word(index) {
                 // Relaxed: in memory these are plain bytes that happen to lie in a later header.
                 (slot, 0) => slot.commit.store(value, Ordering::Relaxed),
                 (slot, 1) => slot.meta.store(value, Ordering::Relaxed),
@@ -121,10 +152,10 @@ impl Frames {
     }
 
     /// # Safety
-    /// As for [`Frames::copy_in`].
-    pub(crate) unsafe fn copy_out(&self, pos: u64, out: &mut [u8]) {
+    /// As for [`Frame::copy_in`].
+    pub(crate) unsafe fn copy_out(self, out: &mut [u8]) {
         for (index, chunk) in out.chunks_mut(8).enumerate() {
-            let value = match self.word(pos, index) {
+            let value = match self.word(index) {
                 (slot, 0) => slot.commit.load(Ordering::Relaxed),
                 (slot, 1) => slot.meta.load(Ordering::Relaxed),
                 // SAFETY: as in `copy_in`.
@@ -136,12 +167,12 @@ impl Frames {
 
     /// # Safety
     /// None here; the signature is that of the frames in memory.
-    pub(crate) unsafe fn race_in(&self, pos: u64, bytes: &[u8]) {
+    pub(crate) unsafe fn race_in(self, bytes: &[u8]) {
         for (index, chunk) in bytes.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             let value = u64::from_le_bytes(word);
-            match self.word(pos, index) {
+            match self.word(index) {
                 (slot, 0) => slot.commit.store(value, Ordering::Relaxed),
                 (slot, 1) => slot.meta.store(value, Ordering::Relaxed),
                 (slot, word) => slot.raced[word - HEADER].store(value, Ordering::Relaxed),
@@ -150,10 +181,10 @@ impl Frames {
     }
 
     /// # Safety
-    /// As for [`Frames::race_in`].
-    pub(crate) unsafe fn race_out(&self, pos: u64, out: &mut [u8]) {
+    /// As for [`Frame::race_in`].
+    pub(crate) unsafe fn race_out(self, out: &mut [u8]) {
         for (index, chunk) in out.chunks_mut(8).enumerate() {
-            let value = match self.word(pos, index) {
+            let value = match self.word(index) {
                 (slot, 0) => slot.commit.load(Ordering::Relaxed),
                 (slot, 1) => slot.meta.load(Ordering::Relaxed),
                 // A ring whose messages are not raced for has no such words: nothing to believe.
@@ -163,18 +194,5 @@ impl Frames {
             };
             chunk.copy_from_slice(&value.to_le_bytes()[..chunk.len()]);
         }
-    }
-
-    /// Reads what the sealer copies while a hung writer may go on; races are noticed.
-    pub(crate) fn adopt_frame(&self, from: &Frames, pos: u64) {
-        let (to, from) = (self.at(pos), from.at(pos));
-        // SAFETY: as in `copy_in`.
-        let words = from.plain.with(|words| unsafe { *words });
-        to.plain.with_mut(|to| unsafe { *to = words });
-        for (to, from) in to.raced.iter().zip(&from.raced) {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        to.meta.store(from.meta.load(Ordering::Relaxed), Ordering::Relaxed);
-        to.commit.store(from.commit.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }

@@ -112,13 +112,15 @@ impl Reader {
                 Err(error) => return self.stumble(error),
             }
         };
-        let start = self.ring.bookmark();
-        loop {
-            let id = self.ring.next_id();
-            let Some(room) = batch.room(found.len) else { break };
+        let (start, first) = (self.ring.bookmark(), self.ring.next_id());
+        while let Some(room) = batch.room(found.len) {
             self.ring.copy(found, room)?;
             self.ring.pass(found);
-            batch.push(id, found.len);
+            match batch.is_empty() {
+                true => batch.push(first, found.len),
+                // A new author ends what is found, so these follow one another.
+                false => batch.push_next(found.len),
+            }
             match self.ring.find_more() {
                 Ok(Some(next)) => found = next,
                 // What is wrong is found again, and told, when this is all read.

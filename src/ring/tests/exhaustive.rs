@@ -94,7 +94,7 @@ impl State {
             }
         }
         let head = self.producer.head();
-        let word = ring.frames.commit(head).load(Ordering::Relaxed);
+        let word = ring.frames.at(head).commit().load(Ordering::Relaxed);
         assert_ne!(word, committed(head), "I1: a ghost at the head");
         assert_eq!(self.producer.last_committed().map(|id| id.number), self.number.checked_sub(1));
     }

@@ -169,8 +169,8 @@ fn ghost_4_a_hostile_writer() {
     let (arena, mut producer, mut consumer) = ring(8);
     producer.try_write(b"honest").unwrap();
     let ring = arena.ring();
-    ring.frames.meta(1).store(20 | 1 << 32, Ordering::Relaxed);
-    ring.frames.commit(1).store(committed(1), Ordering::Relaxed);
+    ring.frames.at(1).meta().store(20 | 1 << 32, Ordering::Relaxed);
+    ring.frames.at(1).commit().store(committed(1), Ordering::Relaxed);
     assert_eq!(read(&mut consumer).unwrap().bytes, b"honest");
     assert_eq!(read(&mut consumer).unwrap().bytes, [0; 20]);
     assert_eq!(read(&mut consumer), None);

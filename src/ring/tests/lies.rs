@@ -133,8 +133,8 @@ fn chained_control_frames_end() {
                 // A lap of them, renewed as often as somebody looks.
                 let tail = consumer.place().pos;
                 for pos in tail..tail + frames {
-                    ring.frames.meta(pos).store(u64::from(kind), Ordering::Relaxed);
-                    ring.frames.commit(pos).store(committed(pos), Ordering::Relaxed);
+                    ring.frames.at(pos).meta().store(u64::from(kind), Ordering::Relaxed);
+                    ring.frames.at(pos).commit().store(committed(pos), Ordering::Relaxed);
                     arena.word(arena.frame(pos).start + 2).store(pos, Ordering::Relaxed);
                 }
                 match consumer.find() {
@@ -187,8 +187,8 @@ fn a_message_out_of_order_is_refused() {
         let arena = Arena::new(64, 8, Overflow::Refuse, Place::default());
         let ring = arena.ring();
         let mut consumer = Consumer::resume(ring).unwrap();
-        ring.frames.meta(0).store(offset << 32, Ordering::Relaxed);
-        ring.frames.commit(0).store(committed(0), Ordering::Relaxed);
+        ring.frames.at(0).meta().store(offset << 32, Ordering::Relaxed);
+        ring.frames.at(0).commit().store(committed(0), Ordering::Relaxed);
         assert!(matches!(consumer.find(), Err(Error::Corrupt { .. })));
     }
 }
@@ -199,8 +199,8 @@ fn a_skip_at_the_start_is_refused() {
     let arena = Arena::new(64, 8, Overflow::Refuse, Place::default());
     let ring = arena.ring();
     let mut consumer = Consumer::resume(ring).unwrap();
-    ring.frames.meta(0).store(SKIP.into(), Ordering::Relaxed);
-    ring.frames.commit(0).store(committed(0), Ordering::Relaxed);
+    ring.frames.at(0).meta().store(SKIP.into(), Ordering::Relaxed);
+    ring.frames.at(0).commit().store(committed(0), Ordering::Relaxed);
     assert!(matches!(consumer.find(), Err(Error::Corrupt { .. })));
     assert!(matches!(Cursor::at_oldest(ring).find(), Err(Error::Corrupt { .. })));
     assert!(matches!(Producer::resume(ring, 1).map(drop), Err(Error::Corrupt { .. })));

@@ -376,7 +376,7 @@ impl World {
         step(self);
         let ring = self.arena.ring();
         let head = self.producer.head();
-        let word = ring.frames.commit(head).load(Ordering::Relaxed);
+        let word = ring.frames.at(head).commit().load(Ordering::Relaxed);
         assert_ne!(word, committed(head), "I1: a ghost at the head");
     }
 }

@@ -107,7 +107,7 @@ impl World {
         self.producer.claim(bytes.len()).unwrap();
         self.newest_at = None;
         // SAFETY: the frames are claimed; as everything here, written as atomics.
-        unsafe { self.arena.ring().frames.race_in(self.producer.head(), &bytes) };
+        unsafe { self.arena.ring().frames.at(self.producer.head()).race_in(&bytes) };
         if self.dice.once_in(2) {
             self.replace_producer();
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use eshm::{Direction, Error};
 use support::figure::{Case, Cores, Run, cell, row, target, two_cores};
-use support::link::{SIZES, options};
+use support::link::{SIZES, options, ring_bytes};
 use support::message::{Book, END, Message, is};
 use support::play::{self, Length};
 use support::system::now_ns;
@@ -125,7 +125,9 @@ impl Plan {
             for (what, bytes) in [("48", 48), ("4096", 4096), ("mixed", 0)] {
                 let measure = if what == "mixed" { "mixed" } else { "stream" };
                 let order = self.order("eshm", bytes, "spin", "single");
+                // The same memory for all three.
                 let order = order.with("frame", frame).with("measure", measure);
+                let order = order.with("ring_bytes", ring_bytes(0));
                 let labels: [(&'static str, &dyn std::fmt::Display); 3] =
                     [("table", &"mixed"), ("frame", &frame), ("what", &what)];
                 cases.push(Case::of_two(&labels, order, cores));

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::link::{Link, PATIENCE, RING_BYTES, until};
+use super::link::{Link, PATIENCE, ring_bytes, until};
 use super::message::{Message, fill};
 use super::{Meeting, Order, Result, Why};
 
@@ -151,7 +151,7 @@ fn sleep(futex: &AtomicU32, seen: u32) {
 /// How many messages of this size the memory of one direction holds: whole lines each, a power of
 /// two of them.
 const fn slots(bytes: usize) -> usize {
-    let fit = RING_BYTES / bytes.next_multiple_of(64);
+    let fit = ring_bytes(bytes) / bytes.next_multiple_of(64);
     if fit < 4 { 4 } else { fit.next_power_of_two() }
 }
 

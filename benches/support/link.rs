@@ -11,8 +11,12 @@ use super::{Meeting, Order, Result, Why};
 /// The sizes that the loops are compiled for.
 pub const SIZES: [usize; 6] = [8, 48, 256, 1024, 4096, 65536];
 
-/// Memory for the messages of one direction, the same for all.
-pub const RING_BYTES: usize = 512 << 10;
+/// Memory for the messages of one direction, the same for all that carry messages of this size. For
+/// large ones it is more than a core's own cache: what has gone on to the shared cache is fetched
+/// from there faster than from the other core.
+pub const fn ring_bytes(message: usize) -> usize {
+    if message < 1024 { 512 << 10 } else { 2 << 20 }
+}
 
 /// One end.
 pub trait Link<const W: usize>: Sized {
@@ -95,7 +99,8 @@ pub const BATCH: usize = 64;
 /// The options that an order asks for.
 pub fn options(order: &Order) -> Result<Options> {
     let frame = order.number("frame").unwrap_or(64);
-    let ring = order.number("ring_bytes").unwrap_or(RING_BYTES as u64);
+    let bytes = order.number("bytes").unwrap_or(0) as usize;
+    let ring = order.number("ring_bytes").unwrap_or(ring_bytes(bytes) as u64);
     let mut options = Options::new("bus");
     options
         .directory(order.text("folder"))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::limits::{Copies, Futexes, Line, Textbook};
-use super::link::{BATCH, Bus, Link, RING_BYTES, until};
+use super::link::{BATCH, Bus, Link, ring_bytes, until};
 use super::message::{Book, END, Message, START, fill, is};
 use super::system::{clock_step_ns, now_ns, wait_until};
 use super::{Facts, Meeting, Order, Result, Why};
@@ -21,7 +21,7 @@ pub const BURST: u64 = 256;
 
 /// Messages of a batch that goes there and back.
 pub fn batch_len(bytes: usize) -> usize {
-    (RING_BYTES / 4 / bytes).clamp(1, 16)
+    (ring_bytes(bytes) / 4 / bytes).clamp(1, 16)
 }
 
 /// The life of a side whose order names a link, a size and a measure.

@@ -252,9 +252,13 @@ impl Producer {
         let next = self.head.wrapping_add(frames);
         let frame = self.ring.frames.at(self.head);
         if is_before(next, self.dirty_until) {
-            // I1. Relaxed: the release below keeps it before the commit, and whoever looks at that
-            // frame has seen the commit first.
-            self.ring.frames.at(next).commit().store(never(next), Ordering::Relaxed);
+            // I1. Looked at first: taking the line from a reader that waits for it would delay the
+            // commit. Relaxed: nobody else writes there, the release below keeps the store before
+            // the commit, and whoever looks at that frame has seen the commit first.
+            let ghost = self.ring.frames.at(next).commit();
+            if ghost.load(Ordering::Relaxed) == committed(next) {
+                ghost.store(never(next), Ordering::Relaxed);
+            }
         }
         let meta = u64::from(len) | self.number << 32;
         // Relaxed: carried by the release of the commit word.

@@ -18,6 +18,10 @@ use super::{AtomicU64, Ordering};
 /// Bytes of a frame before its payload.
 const HEADER: usize = 16;
 
+/// Payload bytes in the cache line of the header. A reader that waits for the commit word holds that
+/// line, so it is taken from it once, for all that lies in it, when the rest is written.
+const FIRST_LINE: usize = 64 - HEADER;
+
 /// The frames of one ring, by absolute position.
 #[derive(Clone, Copy)]
 pub(crate) struct Frames {
@@ -97,9 +101,17 @@ impl<'a> Frame<'a> {
     /// `bytes.len() + 16` bytes, and no one may read them before they are committed.
     #[inline(always)]
     pub(crate) unsafe fn copy_in(self, bytes: &[u8]) {
+        let first = bytes.len().min(FIRST_LINE);
+        let (from, to) = (bytes.as_ptr(), self.payload());
         // SAFETY: the caller owns the frames and they are long enough; `bytes` is private memory,
         // so the two do not overlap.
-        unsafe { copy(bytes.as_ptr(), self.payload(), bytes.len()) }
+        unsafe {
+            if bytes.len() > FIRST_LINE {
+                let (from, to) = (from.add(FIRST_LINE), to.add(FIRST_LINE));
+                std::ptr::copy_nonoverlapping(from, to, bytes.len() - FIRST_LINE);
+            }
+            copy(from, to, first);
+        }
     }
 
     /// Copies the message out, `out.len()` bytes of it.

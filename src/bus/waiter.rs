@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Lease;
 use crate::config::{Role, Wait};
 use crate::layout::REGISTERED;
-use crate::ring::{Bell, LOOK, SEALED};
+use crate::ring::{Bell, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{barrier, cores, futex};
@@ -123,15 +123,50 @@ fn park(lease: &Lease, bed: &Bed<'_>, left: Duration, mut is_ready: impl FnMut(b
         // Refused after all: the other side must fence from now on.
         bed.bell.announce_sleep(true);
     }
+    let is_ready = is_ready(true);
     // Relaxed: the kernel compares again.
     let value = bed.bell.0.load(Ordering::Relaxed);
     // pairs SEAL, DOORBELL: behind the barrier, what was rung before it is seen.
     let is_called = (value | bed.attention.0.load(Ordering::Relaxed)) & (SEALED | LOOK) != 0;
-    if !is_ready(true) && !is_called {
+    // This process's own background thread takes the announcement back too, when it has news. Then
+    // nobody would wake this sleeper.
+    let is_announced = value & SLEEP != 0;
+    if is_announced && !is_ready && !is_called {
         let longest = if lease.options.background { LONGEST_PARK } else { PARK_BY_HAND };
         // Relaxed: a figure of this side alone.
         bed.parks.store(bed.parks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         futex::wait(bed.bell.0, value, left.min(longest));
     }
     bed.bell.take_sleep();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn who_is_not_announced_any_more_does_not_sleep() {
+        let name = format!("unit-waiter-{}", std::process::id());
+        let bus = Options::new(&name).role(Role::Master).open().unwrap();
+        let lease = &bus.writer.lease;
+        let seat = lease.seat();
+        let ring = seat.segment.ring(lease.role.peer().writes());
+        let parks = AtomicU64::new(0);
+        let bed = Bed {
+            bell: ring.data_bell(),
+            attention: ring.room_bell(),
+            segment: &seat.segment,
+            peer: Role::Slave,
+            parks: &parks,
+        };
+        let soon = Duration::from_millis(1);
+        park(lease, &bed, soon, |_| {
+            bed.bell.take_sleep();
+            false
+        });
+        assert_eq!(parks.load(Ordering::Relaxed), 0);
+        park(lease, &bed, soon, |_| false);
+        assert_eq!(parks.load(Ordering::Relaxed), 1);
+    }
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use eshm::{Endpoint, Options, PeerState, Role};
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::statvfs::statvfs;
 use support::figure::{Case, Cores, Run, Sample, Target, cell, row, two_cores};
@@ -55,9 +56,11 @@ fn conduct(flags: &Flags) -> Result<()> {
     let millis = flags.number("millis", 30, 200)?;
     let cores = two_cores(flags)?;
     let frames = counts.iter().max().map_or(USUAL, |most| frames_for(*most as u64));
-    let mut cases = endpoints(&counts, frames, idle);
+    let mut cases = vec![least(frames, idle)];
+    cases.extend(endpoints(&counts, frames, idle));
     cases.extend(rings(&sizes, millis, cores));
     let mut run = Run::measure("scale", flags, rounds, cases)?;
+    least_table(&mut run, frames);
     endpoint_tables(&mut run, &counts, frames);
     ring_table(&mut run, &sizes);
     targets(&mut run);
@@ -71,6 +74,13 @@ fn frames_for(endpoints: u64) -> u64 {
 }
 
 // --- what is measured ---------------------------------------------------------------------------
+
+/// What the system asks of anybody: a thread that only wakes up, memory that is only allocated.
+fn least(frames: u64, idle: u64) -> Case {
+    let order =
+        Order::default().with("measure", "least").with("frames", frames).with("millis", idle);
+    Case::new(&[("table", &"least")], vec![order])
+}
 
 fn endpoints(counts: &[usize], frames: u64, idle: u64) -> Vec<Case> {
     let case = |count: &usize| {
@@ -117,10 +127,33 @@ fn rings(sizes: &[usize], millis: u64, cores: Cores) -> Vec<Case> {
 
 fn side(order: &Order, meeting: &mut Meeting) -> Result<Facts> {
     match order.text("measure") {
+        "least" => only_the_system(order),
         "many" => many(order, meeting),
         "opens" => opens(order),
         _ => play::side(order, meeting),
     }
+}
+
+fn only_the_system(order: &Order) -> Result<Facts> {
+    const TIMES: usize = 50;
+    let (start, used) = (now_ns(), processor_ns());
+    let end = start + order.number("millis")? * 1_000_000;
+    while now_ns() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let busy = (processor_ns() - used) as f64 / (now_ns() - start) as f64;
+    let path = std::path::Path::new(order.text("folder")).join("least");
+    let bytes = 2 * order.number("frames")? * FRAME;
+    let mut times = Sample::default();
+    for _ in 0..TIMES {
+        let start = Instant::now();
+        let file = fs::File::create(&path).why("create a file")?;
+        fallocate(&file, FallocateFlags::empty(), 0, bytes as i64).why("allocate")?;
+        times.record(start.elapsed().as_secs_f64() * 1e6);
+        fs::remove_file(&path).why("remove a file")?;
+    }
+    let allocate = times.at(0.5).unwrap_or(0.0);
+    Ok(Facts::from([("idle_percent".into(), 100.0 * busy), ("allocate_us".into(), allocate)]))
 }
 
 fn many(order: &Order, meeting: &mut Meeting) -> Result<Facts> {
@@ -255,6 +288,20 @@ fn opens(order: &Order) -> Result<Facts> {
 }
 
 // --- tables -------------------------------------------------------------------------------------
+
+fn least_table(run: &mut Run, frames: u64) {
+    let least = run.case(&[("table", "least")]);
+    let fact = |name| cell(least.and_then(|least| least.median(name)));
+    let lines = vec![
+        row(["", "the least"]),
+        vec!["a thread that wakes 1,000 times a second, % of a core".into(), fact("idle_percent")],
+        vec![
+            format!("memory for two rings of {frames} frames, allocated, us"),
+            fact("allocate_us"),
+        ],
+    ];
+    run.table("what the system asks of anybody", &lines);
+}
 
 fn endpoint_tables(run: &mut Run, counts: &[usize], frames: u64) {
     let mut memory = vec![row([

@@ -75,10 +75,10 @@ impl Waiter {
             lease.observe_if_due();
         }
         match self.wait {
-            Wait::Spin => spin(is_ready, bed),
+            Wait::Spin => spin(is_ready, bed, self.deadline),
             Wait::Adaptive if !self.has_spun && cores::online() > 1 => {
                 self.has_spun = true;
-                spin(is_ready, bed);
+                spin(is_ready, bed, self.deadline);
             }
             _ => park(lease, bed, left, is_ready),
         }
@@ -98,7 +98,7 @@ impl Waiter {
 }
 
 /// Looks again and again for a short while.
-fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>) {
+fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<Instant>) {
     for turn in 1..=SPINS {
         // Relaxed: only a reason to look closer.
         let is_called = bed.attention.0.load(Ordering::Relaxed) & (SEALED | LOOK) != 0;
@@ -106,9 +106,14 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>) {
             return;
         }
         std::hint::spin_loop();
-        if turn % SPINS_PER_CLOCK == 0 && cores::online() == 1 {
-            // The peer needs this very core.
-            std::thread::yield_now();
+        if turn % SPINS_PER_CLOCK == 0 {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return;
+            }
+            if cores::online() == 1 {
+                // The peer needs this very core.
+                std::thread::yield_now();
+            }
         }
     }
 }

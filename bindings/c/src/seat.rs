@@ -127,6 +127,9 @@ impl<V> DerefMut for Seated<'_, V> {
     }
 }
 
+/// So short a wait that it is only a few looks more, which is all that a busy peer needs.
+const BRIEF: Duration = Duration::from_nanos(1);
+
 /// What can be waited for.
 pub trait Awaited {
     /// What a call that does not wait gives when there is nothing: [`Error::Empty`] or
@@ -137,7 +140,8 @@ pub trait Awaited {
     fn is_occupied(&self) -> bool;
 }
 
-/// Makes a try, and then, for as long as there is time and nothing there, tries that wait.
+/// Makes a try, with a few looks more if there is time, and then, for as long as there is time and
+/// nothing there, tries that wait.
 ///
 /// `attempt` is told how long it may wait; `None` is not at all.
 #[inline(always)]
@@ -149,7 +153,7 @@ pub fn with_time<V: Awaited, T>(
 ) -> Result<T, Fault> {
     let seated = seat.take(key, || patience(timeout_ms), || nothing::<V>(timeout_ms))?;
     if !seated.is_occupied() {
-        let first = attempt(seated.value, None);
+        let first = attempt(seated.value, (timeout_ms != 0).then_some(BRIEF));
         if timeout_ms == 0 || !is_nothing(&first) {
             return first;
         }

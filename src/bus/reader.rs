@@ -4,7 +4,6 @@ mod many;
 mod shown;
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +39,8 @@ pub struct Reader {
     has_moved: bool,
     /// Looks that found nothing.
     empties: u32,
-    _not_sync: PhantomData<Cell<()>>,
+    /// Spins that ended in sleep, one after the other.
+    fruitless: Cell<u32>,
 }
 
 /// Segments that one call follows, one after the other; only somebody hostile replaces more.
@@ -64,7 +64,7 @@ impl Reader {
             scratch_id: None,
             has_moved: false,
             empties: 0,
-            _not_sync: PhantomData,
+            fruitless: Cell::new(0),
         })
     }
 
@@ -354,6 +354,7 @@ impl Reader {
             segment: &self.segment,
             peer: self.lease.role.peer(),
             parks: &ring.lines().consumer_stats.parks,
+            fruitless: &self.fruitless,
         };
         let consumer = &self.ring;
         let lease = &self.lease;

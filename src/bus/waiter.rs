@@ -5,6 +5,7 @@
 //! send (its sender was killed between commit and wake) delays a message for longer.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::Lease;
@@ -21,6 +22,11 @@ const LONGEST_PARK: Duration = Duration::from_millis(50);
 const PARK_BY_HAND: Duration = Duration::from_millis(1);
 /// Looks before sleeping; some tens of microseconds.
 const SPINS: u32 = 2000;
+/// Spins in a row that ended in sleep, after which most are left out: the messages are rare, or the
+/// peer needs this very core.
+const FRUITLESS_MOST: u32 = 8;
+/// Of those, each of so many is tried all the same.
+const TRY_EVERY: u32 = 32;
 /// Looks between two looks at the clock.
 const SPINS_PER_CLOCK: u32 = 64;
 
@@ -45,6 +51,8 @@ pub(super) struct Bed<'a> {
     pub peer: Role,
     /// Counts the sleeps.
     pub parks: &'a AtomicU64,
+    /// How often this half has spun in vain, since it last did not.
+    pub fruitless: &'a Cell<u32>,
 }
 
 impl Waiter {
@@ -75,14 +83,22 @@ impl Waiter {
             lease.observe_if_due();
         }
         match self.wait {
-            Wait::Spin => spin(is_ready, bed, self.deadline),
+            Wait::Spin => drop(spin(is_ready, bed, self.deadline)),
             Wait::Adaptive if !self.has_spun && cores::online() > 1 => {
                 self.has_spun = true;
-                spin(is_ready, bed, self.deadline);
+                self.spin_if_it_pays(is_ready, bed);
             }
             _ => park(lease, bed, left, is_ready),
         }
         true
+    }
+
+    /// Spins, unless that was in vain again and again. Without it the next wait is a sleep.
+    fn spin_if_it_pays(&self, is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>) {
+        let fruitless = bed.fruitless.get();
+        let pays = fruitless < FRUITLESS_MOST || fruitless.is_multiple_of(TRY_EVERY);
+        let is_over = pays && spin(is_ready, bed, self.deadline);
+        bed.fruitless.set(if is_over { 0 } else { fruitless.wrapping_add(1) });
     }
 
     /// The time that is left, counted from the first question on.
@@ -97,18 +113,18 @@ impl Waiter {
     }
 }
 
-/// Looks again and again for a short while.
-fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<Instant>) {
+/// Looks again and again for a short while. True if there was something.
+fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<Instant>) -> bool {
     for turn in 1..=SPINS {
         // Relaxed: only a reason to look closer.
         let is_called = bed.attention.0.load(Ordering::Relaxed) & (SEALED | LOOK) != 0;
         if is_ready(turn % SPINS_PER_CLOCK == 0) || is_called {
-            return;
+            return true;
         }
         std::hint::spin_loop();
         if turn % SPINS_PER_CLOCK == 0 {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return;
+                break;
             }
             if cores::online() == 1 {
                 // The peer needs this very core.
@@ -116,6 +132,7 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<
             }
         }
     }
+    false
 }
 
 /// Sleeps until the peer rings, or for a while.
@@ -164,6 +181,7 @@ mod tests {
             segment: &seat.segment,
             peer: Role::Slave,
             parks: &parks,
+            fruitless: &Cell::new(0),
         };
         let soon = Duration::from_millis(1);
         park(lease, &bed, soon, |_| {

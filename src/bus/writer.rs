@@ -1,7 +1,6 @@
 //! The writing half.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,8 @@ pub struct Writer {
     pub(super) lease: Arc<Lease>,
     /// Where a claim lies in a direction that is overwritten, where readers race.
     scratch: Vec<u8>,
-    _not_sync: PhantomData<Cell<()>>,
+    /// Spins that ended in sleep, one after the other.
+    fruitless: Cell<u32>,
 }
 
 impl Writer {
@@ -45,7 +45,7 @@ impl Writer {
             segment: seat.segment,
             lease,
             scratch: Vec::new(),
-            _not_sync: PhantomData,
+            fruitless: Cell::new(0),
         })
     }
 
@@ -188,6 +188,7 @@ impl Writer {
             segment: &self.segment,
             peer: self.lease.role.peer(),
             parks: &ring.lines().producer_stats.parks,
+            fruitless: &self.fruitless,
         };
         let producer = &mut self.ring;
         // An error is found again, and reported, by the write that follows.

@@ -72,7 +72,8 @@ impl Reader {
         self.segment.geometry(direction)
     }
 
-    /// The id of the message read last, by this endpoint or an earlier owner of its role.
+    /// The id of the message read last, by this endpoint or an earlier owner of its role. After a
+    /// restart the number is exact; the epoch may be that of the message that is next.
     #[must_use]
     pub fn last_id(&self) -> Option<MessageId> {
         self.ring.last_id()

@@ -60,7 +60,8 @@ impl Writer {
     }
 
     /// The last message committed in this direction, by this endpoint or an earlier owner of its
-    /// role. After a restart it tells what need not be sent again.
+    /// role. After a restart it tells what need not be sent again. The number is exact; the epoch is a
+    /// later one if an owner announced itself and was killed before its first message.
     #[must_use]
     pub fn last_committed(&self) -> Option<MessageId> {
         self.ring.last_committed()

@@ -243,6 +243,9 @@ int eshm_keep(ESHMHandle *handle);
 
 /* The peer, the figures. */
 
+/** The wishes that the system refused when the bus was opened, added up; see enum ESHMWish. */
+uint32_t eshm_refused_wishes(ESHMHandle *handle);
+
 /** Fills in what is known of the other side. */
 int eshm_get_peer(ESHMHandle *handle, ESHMPeer *peer);
 

@@ -360,6 +360,8 @@ public:
         int code = eshm_wait_for_peer(handle(), timeout.count());
         return unless(code, timeout == no_wait ? ESHM_ERROR_NO_DATA : ESHM_ERROR_TIMEOUT);
     }
+    uint32_t refused_wishes() const { return eshm_refused_wishes(handle()); }
+
     ESHMStatsEx stats() const
     {
         ESHMStatsEx stats = detail::sized<ESHMStatsEx>();

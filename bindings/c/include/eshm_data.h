@@ -108,6 +108,13 @@ enum ESHMTakeover {
     ESHM_TAKEOVER_ALWAYS = 2    /**< replace it whatever its state */
 };
 
+/** Wishes about memory; the bus works without them. */
+enum ESHMWish {
+    ESHM_WISH_PREFAULT = 1,
+    ESHM_WISH_LOCK_MEMORY = 2,
+    ESHM_WISH_HUGE_PAGES = 4
+};
+
 /** How a call waits. */
 enum ESHMWait {
     ESHM_WAIT_ADAPTIVE = 0,     /**< spin for a short while, then sleep */

@@ -43,6 +43,8 @@ pub struct Shown {
     geometry: [Geometry; 2],
     /// The threshold that was asked for.
     pub stale_after_ms: u32,
+    /// The wishes about memory that were refused, as bits.
+    pub refused: u32,
     /// The beats of master and slave when this handle asked last.
     beats_seen: [AtomicU64; 2],
 }
@@ -266,6 +268,7 @@ pub fn publish(endpoint: Endpoint, stale_after: Duration) -> Result<*mut ESHMHan
         role,
         geometry: Direction::BOTH.map(|direction| endpoint.geometry(direction)),
         stale_after_ms: u32::try_from(stale_after.as_millis()).unwrap_or(u32::MAX),
+        refused: endpoint.refused().iter().map(crate::types::wish_bit).sum(),
         beats_seen: [stats.master.beats, stats.slave.beats].map(AtomicU64::new),
     };
     *bus.shown.write().unwrap_or_else(PoisonError::into_inner) = Some(shown);

@@ -71,6 +71,12 @@ pub extern "C" fn eshm_version() -> u32 {
     })
 }
 
+/// `eshm_refused_wishes`
+#[unsafe(no_mangle)]
+pub extern "C" fn eshm_refused_wishes(handle: *mut ESHMHandle) -> u32 {
+    call(|| Open::find(handle)?.with_shown(|shown| shown.refused))
+}
+
 /// `eshm_get_peer`
 ///
 /// # Safety

@@ -238,6 +238,16 @@ pub fn direction(number: c_int) -> Result<eshm::Direction, Fault> {
     eshm::Direction::BOTH.at(number).ok_or_else(|| unknown("direction", number))
 }
 
+/// `enum ESHMWish`
+#[must_use]
+pub fn wish_bit(refusal: &eshm::Refusal) -> u32 {
+    match refusal.what {
+        "prefault" => 1,
+        "lock_memory" => 2,
+        _ => 4,
+    }
+}
+
 /// The number of a role.
 #[must_use]
 pub fn role_number(role: Role) -> c_int {

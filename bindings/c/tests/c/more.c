@@ -111,6 +111,21 @@ static void options_that_cannot_be(void)
     EQUAL(eshm_destroy(master), ESHM_SUCCESS);
 }
 
+static void wishes_are_wishes(void)
+{
+    ESHMOptions wish = eshm_default_options(bus_name("wishes"));
+    wish.role = ESHM_ROLE_MASTER;
+    wish.prefault = wish.lock_memory = wish.huge_pages = true;
+    ESHMHandle *master = eshm_open(&wish);
+    CHECK(master != NULL);
+    const uint32_t all = ESHM_WISH_PREFAULT | ESHM_WISH_LOCK_MEMORY | ESHM_WISH_HUGE_PAGES;
+    EQUAL(eshm_refused_wishes(master) & ~all, 0);
+    EQUAL(eshm_write(master, "x", 1), ESHM_SUCCESS);
+    EQUAL(eshm_destroy(master), ESHM_SUCCESS);
+    EQUAL(eshm_refused_wishes(NULL), 0);
+    EQUAL(eshm_last_error_code(), ESHM_ERROR_INVALID_PARAM);
+}
+
 static void roles_are_left_alone(void)
 {
     pair both = open_named(bus_name("taken"));
@@ -552,6 +567,7 @@ int main(int argc, char **argv)
         {"version", version},
         {"options", options},
         {"options_that_cannot_be", options_that_cannot_be},
+        {"wishes_are_wishes", wishes_are_wishes},
         {"roles_are_left_alone", roles_are_left_alone},
         {"timeouts_and_ids", timeouts_and_ids},
         {"long_messages", long_messages},

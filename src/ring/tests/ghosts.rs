@@ -57,6 +57,23 @@ fn ghost_1_payload_of_an_earlier_lap() {
     }
 }
 
+/// Way 1, and the long message takes the hot path, in frames that were reserved before.
+#[test]
+fn ghost_1_payload_written_on_the_hot_path() {
+    let (_arena, mut producer, mut consumer) = ring(64);
+    go_to(65, &mut producer, &mut consumer);
+    // Frames 65, 66 and 67; a lap later, 130 is the ghost's.
+    assert!(producer.write_now(&three_frames([(130, 128), (131, 129)])));
+    read(&mut consumer).unwrap();
+    for pos in 68..140 {
+        assert_eq!(producer.head(), pos);
+        assert_eq!(read(&mut consumer), None);
+        producer.try_write(&[1]).unwrap();
+        assert_eq!(read(&mut consumer).unwrap().bytes, [1]);
+        consumer.publish();
+    }
+}
+
 /// Way 1, and the frames with the payload are skipped over in the next lap: they lie there for
 /// another one.
 #[test]

@@ -170,6 +170,47 @@ fn loom_publish_reader_finds_a_whole_message_or_none() {
     });
 }
 
+/// PUBLISH, where everything is ready: what a busy writer and a busy reader execute.
+#[test]
+fn loom_publish_on_the_hot_path() {
+    explore(None, &["found", "nothing"], |outcomes| {
+        // Eighths of two frames: what message 1 has reserved is enough for message 2.
+        let model = Model::begun_at(1, 16, Overflow::Refuse);
+        let mut producer = Producer::resume(model.ring(), 1).unwrap();
+        let mut consumer = Consumer::resume(model.ring()).unwrap();
+        producer.try_write(&message(1)).unwrap();
+        read(&mut consumer).unwrap();
+        let writer = thread::spawn(move || assert!(producer.write_now(&message(2))));
+        let mut bytes = [0; 16];
+        let len = consumer.take_now(&mut bytes);
+        if len.is_some() {
+            assert_eq!((len, bytes), (Some(16), message(2)));
+        }
+        outcomes.met(if len.is_some() { "found" } else { "nothing" });
+        writer.join().unwrap();
+    });
+}
+
+/// RECLAIM on the hot path: a long message is copied out before its frames are given back.
+#[test]
+fn loom_reclaim_on_the_hot_path() {
+    explore(None, &["0 written", "2 written"], |outcomes| {
+        let model = Model::begun_at(1, 16, Overflow::Refuse);
+        let mut producer = Producer::resume(model.ring(), 1).unwrap();
+        let mut consumer = Consumer::resume(model.ring()).unwrap();
+        producer.try_write(&[7; 64]).unwrap();
+        while producer.try_write(&[]).is_ok() {}
+        let reader = thread::spawn(move || {
+            let mut bytes = [0; 64];
+            assert_eq!((consumer.take_now(&mut bytes), bytes), (Some(64), [7; 64]));
+        });
+        // Only both frames of the long message are room for anything.
+        let count = (0..2).take_while(|_| producer.try_write(&message(0)).is_ok()).count();
+        outcomes.met(format!("{count} written"));
+        reader.join().unwrap();
+    });
+}
+
 /// PUBLISH carries the clearing of the next commit word (I1): the payload of a long message of an
 /// earlier lap imitates the commit word of the message after next.
 #[test]

@@ -57,6 +57,15 @@ struct Run {
     ledger: Ledger,
 }
 
+/// Where the next reader will begin, by what the killed ones noted: at `next`, or further on by what
+/// they may have taken with them, or before it by what may be shown again.
+#[derive(Debug)]
+struct Stand {
+    next: u64,
+    ahead: u64,
+    back: u64,
+}
+
 /// What happened.
 #[derive(Debug, Default)]
 struct Ledger {
@@ -162,8 +171,7 @@ impl Run {
     }
 
     fn kills(&mut self, rounds: u64) {
-        // Where the last reader that read anything stands, and how it read.
-        let mut stood: Option<(u64, Reading)> = None;
+        let mut stood: Option<Stand> = None;
         for _ in 0..rounds {
             let worker = self.start(Takeover::Never);
             let is_early = self.roll().is_multiple_of(4);
@@ -184,7 +192,7 @@ impl Run {
     }
 
     /// Compares what a killed worker noted with what came of it.
-    fn reckon_kill(&mut self, page: &'static Page, stood: &mut Option<(u64, Reading)>) {
+    fn reckon_kill(&mut self, page: &'static Page, stood: &mut Option<Stand>) {
         self.ledger.rounds += 1;
         if Note::Ready.get(page) == 0 {
             self.ledger.early += 1;
@@ -193,22 +201,26 @@ impl Run {
         let told = Note::NextOut.get(page);
         assert!(told <= self.next_in, "{told} messages were told, {} came", self.next_in);
         self.ledger.committed_untold += self.next_in - told;
+        let reading = Reading::from(Note::Reading.get(page));
+        let (ahead, back) = reading.slack();
         let first = Note::FirstIn.get(page);
         if first == 0 {
+            // It may have taken what it did not come to note.
+            if let Some(stood) = stood {
+                stood.ahead += ahead;
+            }
             return;
         }
-        if let Some((next, reading)) = *stood {
-            let (ahead, back) = reading.slack();
-            let begins = first - 1;
-            let is_right = begins <= next + ahead && begins + back >= next;
-            assert!(is_right, "{next} was next after {reading:?}, and {begins} was read first");
+        if let Some(stood) = stood {
+            let (begins, next) = (first - 1, stood.next);
+            let is_right = begins <= next + stood.ahead && begins + stood.back >= next;
+            assert!(is_right, "{stood:?} stood there, and {begins} was read first");
             self.ledger.taken_along += begins.saturating_sub(next);
             self.ledger.shown_again += next.saturating_sub(begins);
         }
-        let reading = Reading::from(Note::Reading.get(page));
         // Killed before it noted the first: then it stands where that one was.
         let next = Note::NextIn.get(page).max(first - 1);
-        *stood = Some((next, reading));
+        *stood = Some(Stand { next, ahead, back });
     }
 
     fn fences(&mut self, rounds: u64) {

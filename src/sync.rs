@@ -12,9 +12,9 @@ mod memory;
 pub(crate) mod model;
 
 #[cfg(not(loom))]
-pub(crate) use memory::Frames;
+pub(crate) use memory::{Frame, Frames};
 #[cfg(loom)]
-pub(crate) use model::Frames;
+pub(crate) use model::{Frame, Frames};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -101,7 +101,7 @@ impl Reader {
     #[inline(always)]
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(done) => done,
+            Some(len) => self.hand_out(len),
             None => self.read_waiting(buffer, self.lease.options.read_timeout),
         }
     }
@@ -113,7 +113,7 @@ impl Reader {
     #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(done) => done,
+            Some(len) => self.hand_out(len),
             None if self.is_idle() => Err(Error::Empty),
             None => self.try_read_any(buffer),
         }
@@ -126,7 +126,7 @@ impl Reader {
     #[inline(always)]
     pub fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(done) => done,
+            Some(len) => self.hand_out(len),
             None => self.read_waiting(buffer, timeout),
         }
     }
@@ -160,19 +160,23 @@ impl Reader {
         Ok(value)
     }
 
-    /// The hot path: a message is there, and nobody wants anything. Everything else
-    /// takes the long way.
+    /// The hot path: a message is there, and is to be handed out. Everything else takes the long way.
     #[inline(always)]
-    fn read_now(&mut self, buffer: &mut [u8]) -> Option<Result<usize>> {
+    fn read_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
         if self.is_special | !self.birth.is_here() | self.ring.is_racing() {
             return None;
         }
-        let len = self.ring.take_now(buffer)?;
+        self.ring.take_now(buffer)
+    }
+
+    /// Hands out what was just consumed, unless somebody rang.
+    #[inline(always)]
+    fn hand_out(&mut self, len: usize) -> Result<usize> {
         if self.ring.ring().room_bell().glance() == 0 {
             self.ring.settle();
-            return Some(Ok(len));
+            return Ok(len);
         }
-        Some(self.attend_one(len))
+        self.attend_one(len)
     }
 
     /// Whether there is nothing to read and nothing else to do, as in most calls of a busy loop. The
@@ -241,11 +245,7 @@ impl Reader {
         };
         self.ring.copy(found, buffer)?;
         self.ring.consume(found);
-        if self.ring.ring().room_bell().glance() == 0 {
-            self.ring.settle();
-            return Ok(found.len);
-        }
-        self.attend_one(found.len)
+        self.hand_out(found.len)
     }
 
     /// Somebody rang after a message was read.
@@ -271,17 +271,13 @@ impl Reader {
             Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
-        if self.ring.ring().room_bell().glance() == 0 {
-            self.ring.settle();
-            return Ok(len);
-        }
-        self.attend_one(len)
+        self.hand_out(len)
     }
 
     #[inline(never)]
     fn read_waiting(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
-        if let Some(done) = self.linger(timeout, |reader| reader.read_now(buffer)) {
-            return done;
+        if let Some(len) = self.linger(timeout, |reader| reader.read_now(buffer)) {
+            return self.hand_out(len);
         }
         let mut waiter = Waiter::new(self.lease.options.wait, timeout);
         loop {

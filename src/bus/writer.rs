@@ -82,8 +82,8 @@ impl Writer {
     #[inline(always)]
     pub fn write(&mut self, message: &[u8]) -> Result<()> {
         match self.write_now(message) {
-            Some(done) => done,
-            None => self.write_waiting(message, self.lease.options.write_timeout),
+            true => self.look_up(message),
+            false => self.write_waiting(message, self.lease.options.write_timeout),
         }
     }
 
@@ -94,8 +94,8 @@ impl Writer {
     #[inline(always)]
     pub fn try_write(&mut self, message: &[u8]) -> Result<()> {
         match self.write_now(message) {
-            Some(done) => done,
-            None => self.try_write_any(message),
+            true => self.look_up(message),
+            false => self.try_write_any(message),
         }
     }
 
@@ -106,8 +106,8 @@ impl Writer {
     #[inline(always)]
     pub fn write_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
         match self.write_now(message) {
-            Some(done) => done,
-            None => self.write_waiting(message, timeout),
+            true => self.look_up(message),
+            false => self.write_waiting(message, timeout),
         }
     }
 
@@ -129,17 +129,16 @@ impl Writer {
         self.try_write(bytemuck::bytes_of(value))
     }
 
-    /// The hot path: there is room, and nobody wants anything. Everything else
-    /// takes the long way.
+    /// The hot path: there is room. Everything else takes the long way.
     #[inline(always)]
-    fn write_now(&mut self, message: &[u8]) -> Option<Result<()>> {
-        if self.is_special | !self.birth.is_here() || !self.ring.write_now(message) {
-            return None;
-        }
-        if self.ring.ring().data_bell().glance() == 0 {
-            return Some(Ok(()));
-        }
-        Some(self.attend(message))
+    fn write_now(&mut self, message: &[u8]) -> bool {
+        !(self.is_special | !self.birth.is_here()) && self.ring.write_now(message)
+    }
+
+    /// The message was just written: does anybody want anything?
+    #[inline(always)]
+    fn look_up(&mut self, message: &[u8]) -> Result<()> {
+        if self.ring.ring().data_bell().glance() == 0 { Ok(()) } else { self.attend(message) }
     }
 
     #[inline(never)]
@@ -157,8 +156,7 @@ impl Writer {
             self.enter()?;
         }
         match self.ring.try_write(message) {
-            Ok(()) if self.ring.ring().data_bell().glance() == 0 => Ok(()),
-            Ok(()) => self.attend(message),
+            Ok(()) => self.look_up(message),
             Err(error) => self.stumble(error),
         }
     }

@@ -14,7 +14,7 @@
 use super::{Cursor, Kind, Place, Ring, committed};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
-use crate::sync::Ordering;
+use crate::sync::{Frame, Ordering};
 
 /// Control frames digested in one call; a correct writer needs no more, a hostile one gets no
 /// endless loop.
@@ -125,7 +125,12 @@ impl Consumer {
     /// The message at the tail, if it is there and the next one, and no control frame.
     #[inline(always)]
     pub(crate) fn find_now(&self) -> Option<Found> {
-        let frame = self.ring.frames.at(self.tail);
+        self.find_in(self.ring.frames.at(self.tail))
+    }
+
+    /// The same, when the frame at the tail is known.
+    #[inline(always)]
+    fn find_in(&self, frame: Frame<'_>) -> Option<Found> {
         // pairs PUBLISH: the message is whole if its commit word says so (I2).
         if frame.commit().load(Ordering::Acquire) != committed(self.tail) {
             return None;
@@ -152,11 +157,13 @@ impl Consumer {
     /// Copies and consumes the message at the tail, if it can be had now and there is room for it.
     #[inline(always)]
     pub(crate) fn take_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        let found = self.find_now()?;
+        let all = self.ring.frames;
+        let frame = all.at(self.tail);
+        let found = self.find_in(frame)?;
         let out = buffer.get_mut(..found.len)?;
         // SAFETY: the message is committed, its length checked, and it is not released, so its
         // writer leaves it alone (I3).
-        unsafe { self.ring.frames.at(self.tail).copy_out(out) };
+        unsafe { frame.copy_out(out) };
         self.consume(found);
         Some(found.len)
     }

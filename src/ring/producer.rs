@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use super::{EPOCH, Place, Ring, SEALED, SKIP, committed, never};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
-use crate::sync::fence;
+use crate::sync::{Frame, fence};
 
 /// The writing end of a ring; at most one exists, which the role's lock guarantees.
 pub(crate) struct Producer {
@@ -111,10 +111,12 @@ impl Producer {
         if frames == 0 {
             return false;
         }
+        let all = self.ring.frames;
+        let frame = all.at(self.head);
         // SAFETY: the frames from the head on are free, reserved and long enough; nobody reads them
         // (I3).
-        unsafe { self.ring.frames.at(self.head).copy_in(message) };
-        self.finish(frames, message.len());
+        unsafe { frame.copy_in(message) };
+        self.finish_in(frame, frames, message.len());
         true
     }
 
@@ -241,16 +243,28 @@ impl Producer {
     /// Commits a message that lies in the frames at the head.
     #[inline(always)]
     fn finish(&mut self, frames: u64, len: usize) {
-        self.publish(len as u32, frames);
+        let all = self.ring.frames;
+        self.finish_in(all.at(self.head), frames, len);
+    }
+
+    /// The same, when the frame at the head is known.
+    #[inline(always)]
+    fn finish_in(&mut self, frame: Frame<'_>, frames: u64, len: usize) {
+        self.publish_in(frame, len as u32, frames);
         self.number = self.number.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(len as u64);
     }
 
     /// Release-stores the commit word of the frame at the head, and moves on.
-    #[inline(always)]
     fn publish(&mut self, len: u32, frames: u64) {
+        let all = self.ring.frames;
+        self.publish_in(all.at(self.head), len, frames);
+    }
+
+    /// The same, when the frame at the head is known.
+    #[inline(always)]
+    fn publish_in(&mut self, frame: Frame<'_>, len: u32, frames: u64) {
         let next = self.head.wrapping_add(frames);
-        let frame = self.ring.frames.at(self.head);
         if is_before(next, self.dirty_until) {
             // I1. Looked at first: taking the line from a reader that waits for it would delay the
             // commit. Relaxed: nobody else writes there, the release below keeps the store before

@@ -181,13 +181,10 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     /// Two pieces of `N` bytes that may overlap: the first and the last of `len`.
     #[inline(always)]
     unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: the caller copies at least `N` bytes. Both pieces are read before either is
-        // written; they come from another memory than they go to.
+        // SAFETY: the caller copies at least `N` bytes, to another memory than they come from.
         unsafe {
-            let (first, last) = (from.cast::<[u8; N]>(), from.add(len - N).cast::<[u8; N]>());
-            let (first, last) = (first.read(), last.read());
-            to.cast::<[u8; N]>().write(first);
-            to.add(len - N).cast::<[u8; N]>().write(last);
+            std::ptr::copy_nonoverlapping(from, to, N);
+            std::ptr::copy_nonoverlapping(from.add(len - N), to.add(len - N), N);
         }
     }
     // SAFETY: each arm stays within `len`.

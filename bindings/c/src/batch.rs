@@ -7,7 +7,7 @@ use crate::bus::{ESHMHandle, Open, ReadEnd};
 use crate::classic::{given, out, place};
 use crate::fault::Fault;
 use crate::guard::status;
-use crate::seat::with_time;
+use crate::seat::{at_once, with_time};
 use crate::types::ESHMView;
 
 /// A view whose bytes were checked to be there.
@@ -61,9 +61,8 @@ pub unsafe extern "C" fn eshm_write_many(
         if messages.is_empty() {
             return Ok(());
         }
-        *written = with_time(&open.writer, open.key(), 0, |end, _| {
-            Ok(end.writer.try_write_many(messages)?)
-        })?;
+        *written =
+            at_once(&open.writer, open.key(), |end| Ok(end.writer.try_write_many(messages)?))?;
         Ok(())
     })
 }
@@ -97,9 +96,14 @@ pub unsafe extern "C" fn eshm_read_many(
         }
         // SAFETY: as the caller promises, not NULL, and no longer than an object can be.
         let views = unsafe { std::slice::from_raw_parts_mut(messages, max_messages) };
-        *count = with_time(&open.reader, open.key(), timeout_ms, |end, wait| {
-            fill(end, wait, buffer, views)
-        })?;
+        *count = with_time(
+            &open.reader,
+            open.key(),
+            timeout_ms,
+            (buffer, views),
+            |end, (buffer, views)| fill(end, None, buffer, views),
+            |end, (buffer, views), wait| fill(end, Some(wait), buffer, views),
+        )?;
         Ok(())
     })
 }

@@ -9,7 +9,7 @@ use crate::bus::{ESHMHandle, Open, Shown};
 use crate::fault::{BUFFER_TOO_SMALL, Fault};
 use crate::guard::{call, status};
 use crate::open::{milliseconds, options_named};
-use crate::seat::with_time;
+use crate::seat::{at_once, with_time};
 use crate::types::{self, ESHMConfig, ESHMStats};
 
 /// `ESHM_MAX_DATA_SIZE`: the most that `eshm_write` takes, whatever the geometry.
@@ -155,7 +155,7 @@ pub unsafe extern "C" fn eshm_write(
         }
         // SAFETY: as the caller promises.
         let message = unsafe { given(data, size)? };
-        with_time(&open.writer, open.key(), 0, |end, _| Ok(end.writer.try_write(message)?))
+        at_once(&open.writer, open.key(), |end| Ok(end.writer.try_write(message)?))
     })
 }
 
@@ -175,13 +175,10 @@ pub unsafe extern "C" fn eshm_read(
     buffer: *mut c_void,
     buffer_size: usize,
 ) -> c_int {
-    call(|| {
-        // A length that is no int could not be told.
-        let buffer_size = buffer_size.min(c_int::MAX as usize);
-        // SAFETY: as the caller promises.
-        let len = unsafe { read(handle, buffer, buffer_size, READ_TIMEOUT_MS)? };
-        Ok(c_int::try_from(len).unwrap_or(c_int::MAX))
-    })
+    // A length that is no int could not be told.
+    let buffer_size = buffer_size.min(c_int::MAX as usize);
+    // SAFETY: as the caller promises.
+    unsafe { read(handle, buffer, buffer_size, READ_TIMEOUT_MS) as c_int }
 }
 
 /// `eshm_read_ex`
@@ -197,35 +194,36 @@ pub unsafe extern "C" fn eshm_read_ex(
     bytes_read: *mut usize,
     timeout_ms: u32,
 ) -> c_int {
-    status(|| {
-        // SAFETY: as the caller promises.
-        let (len, outcome) = match unsafe { read(handle, buffer, buffer_size, timeout_ms) } {
-            Ok(len) => (len, Ok(())),
-            Err(fault) => (0, Err(fault)),
-        };
-        // SAFETY: as the caller promises.
-        if let Some(bytes_read) = unsafe { bytes_read.as_mut() } {
-            *bytes_read = len;
-        }
-        outcome
-    })
+    // SAFETY: as the caller promises.
+    let outcome = unsafe { read(handle, buffer, buffer_size, timeout_ms) };
+    // SAFETY: as the caller promises.
+    if let Some(bytes_read) = unsafe { bytes_read.as_mut() } {
+        *bytes_read = outcome.max(0).cast_unsigned();
+    }
+    outcome.min(0) as c_int
 }
 
-#[inline(always)]
+/// Reads a message and gives its length, or a code, which is negative. In one place for both calls,
+/// so that the reader's own code becomes a part of it.
+#[inline(never)]
 unsafe fn read(
     handle: *mut ESHMHandle,
     buffer: *mut c_void,
     size: usize,
     timeout_ms: u32,
-) -> Result<usize, Fault> {
-    let open = Open::find(handle)?;
-    // SAFETY: as the caller promises.
-    let buffer = unsafe { place(buffer, size)? };
-    with_time(&open.reader, open.key(), timeout_ms, |end, wait| {
-        Ok(match wait {
-            None => end.reader.try_read(buffer)?,
-            Some(wait) => end.reader.read_timeout(buffer, wait)?,
-        })
+) -> isize {
+    call(|| {
+        let open = Open::find(handle)?;
+        // SAFETY: as the caller promises.
+        let buffer = unsafe { place(buffer, size)? };
+        with_time(
+            &open.reader,
+            open.key(),
+            timeout_ms,
+            buffer,
+            |end, buffer| Ok(end.reader.try_read(buffer)?.cast_signed()),
+            |end, buffer, wait| Ok(end.reader.read_timeout(buffer, wait)?.cast_signed()),
+        )
     })
 }
 

@@ -22,6 +22,12 @@ impl Answer for c_int {
     }
 }
 
+impl Answer for isize {
+    fn failed(code: c_int) -> Self {
+        code as isize
+    }
+}
+
 impl Answer for usize {
     fn failed(_: c_int) -> Self {
         0
@@ -51,11 +57,9 @@ impl Answer for *const c_char {
 pub fn call<T: Answer>(body: impl FnOnce() -> Result<T, Fault>) -> T {
     // Unwind safety: a half that a panic left behind is dropped or used again through checked
     // Rust code only; no invariant of this crate is broken across a call of eshm.
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(value)) => value,
-        Ok(Err(fault)) => T::failed(fault::remember(fault)),
-        Err(panic) => T::failed(panicked(panic)),
-    }
+    // The fault becomes a code inside the gate, so that only this small value passes through memory.
+    let answer = || body().unwrap_or_else(|fault| T::failed(fault::remember(fault)));
+    catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|panic| T::failed(panicked(panic)))
 }
 
 /// As [`call`], for functions that return 0 when all went well.

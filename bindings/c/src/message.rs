@@ -8,7 +8,7 @@ use crate::bus::{ESHMHandle, Open, ReadEnd};
 use crate::classic::{given, out, place};
 use crate::fault::Fault;
 use crate::guard::status;
-use crate::seat::with_time;
+use crate::seat::{at_once, with_time};
 use crate::sized::write_if_wanted;
 use crate::types::{self, ESHMGeometry, ESHMMessage, ESHMMessageId};
 
@@ -34,13 +34,20 @@ pub unsafe extern "C" fn eshm_write_ex(
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let message = unsafe { given(data, size)? };
-        let written = with_time(&open.writer, open.key(), timeout_ms, |end, wait| {
-            match wait {
-                None => end.writer.try_write(message)?,
-                Some(wait) => end.writer.write_timeout(message, wait)?,
-            }
-            Ok(end.writer.last_committed())
-        })?;
+        let written = with_time(
+            &open.writer,
+            open.key(),
+            timeout_ms,
+            message,
+            |end, message| {
+                end.writer.try_write(message)?;
+                Ok(end.writer.last_committed())
+            },
+            |end, message, wait| {
+                end.writer.write_timeout(message, wait)?;
+                Ok(end.writer.last_committed())
+            },
+        )?;
         // SAFETY: as the caller promises.
         if let (Some(id), Some(written)) = (unsafe { id.as_mut() }, written) {
             *id = written.into();
@@ -87,15 +94,22 @@ pub unsafe extern "C" fn eshm_read_message(
         // SAFETY: as the caller promises.
         let buffer = unsafe { place(buffer, buffer_size)? };
         let mut told = ESHMMessage::default();
-        let outcome = with_time(&open.reader, open.key(), timeout_ms, |end, wait| {
-            let outcome = match wait {
-                None => end.reader.try_read(buffer),
-                Some(wait) => end.reader.read_timeout(buffer, wait),
-            }
-            .map_err(Fault::Eshm);
-            told = about(end, &outcome);
-            outcome
-        });
+        let outcome = with_time(
+            &open.reader,
+            open.key(),
+            timeout_ms,
+            (buffer, &mut told),
+            |end, (buffer, told)| {
+                let outcome = end.reader.try_read(buffer).map_err(Fault::Eshm);
+                **told = about(end, &outcome);
+                outcome
+            },
+            |end, (buffer, told), wait| {
+                let outcome = end.reader.read_timeout(buffer, wait).map_err(Fault::Eshm);
+                **told = about(end, &outcome);
+                outcome
+            },
+        );
         // SAFETY: as the caller promises.
         unsafe { write_if_wanted(message, &told)? };
         outcome.map(drop)
@@ -129,7 +143,7 @@ pub unsafe extern "C" fn eshm_next_size(handle: *mut ESHMHandle, size: *mut usiz
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let size = unsafe { out(size)? };
-        *size = with_time(&open.reader, open.key(), 0, |end, _| Ok(end.reader.next_len()?))?;
+        *size = at_once(&open.reader, open.key(), |end| Ok(end.reader.next_len()?))?;
         Ok(())
     })
 }
@@ -143,8 +157,7 @@ pub unsafe extern "C" fn eshm_next_size(handle: *mut ESHMHandle, size: *mut usiz
 pub unsafe extern "C" fn eshm_skip_to_latest(handle: *mut ESHMHandle, skipped: *mut u64) -> c_int {
     status(|| {
         let open = Open::find(handle)?;
-        let count =
-            with_time(&open.reader, open.key(), 0, |end, _| Ok(end.reader.skip_to_latest()?))?;
+        let count = at_once(&open.reader, open.key(), |end| Ok(end.reader.skip_to_latest()?))?;
         // SAFETY: as the caller promises.
         if let Some(skipped) = unsafe { skipped.as_mut() } {
             *skipped = count;

@@ -31,8 +31,14 @@ pub unsafe extern "C" fn eshm_claim(
         // SAFETY: as the caller promises.
         let place = unsafe { out(place)? };
         *place = std::ptr::null_mut();
-        *place =
-            with_time(&open.writer, open.key(), timeout_ms, |end, wait| claim(end, size, wait))?;
+        *place = with_time(
+            &open.writer,
+            open.key(),
+            timeout_ms,
+            size,
+            |end, size| claim(end, *size, None),
+            |end, size, wait| claim(end, *size, Some(wait)),
+        )?;
         Ok(())
     })
 }
@@ -92,7 +98,14 @@ pub unsafe extern "C" fn eshm_peek(
         // SAFETY: as the caller promises.
         let view = unsafe { out(view)? };
         *view = ESHMView { data: std::ptr::null(), size: 0 };
-        let (seen, told) = with_time(&open.reader, open.key(), timeout_ms, peek)?;
+        let (seen, told) = with_time(
+            &open.reader,
+            open.key(),
+            timeout_ms,
+            (),
+            |end, ()| peek(end, None),
+            |end, (), wait| peek(end, Some(wait)),
+        )?;
         *view = seen;
         // SAFETY: as the caller promises.
         unsafe { write_if_wanted(message, &told) }

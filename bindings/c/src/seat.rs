@@ -140,27 +140,44 @@ pub trait Awaited {
     fn is_occupied(&self) -> bool;
 }
 
-/// Makes a try, with a few looks more if there is time, and then, for as long as there is time and
-/// nothing there, tries that wait.
-///
-/// `attempt` is told how long it may wait; `None` is not at all.
+/// Makes one try, now.
 #[inline(always)]
-pub fn with_time<V: Awaited, T>(
+pub fn at_once<V: Awaited, T>(
+    seat: &Seat<V>,
+    key: Key,
+    now: impl FnOnce(&mut V) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let seated = seat.take(key, || Patience::Short, || V::NOTHING)?;
+    if seated.is_occupied() { Err(Fault::Eshm(V::NOTHING)) } else { now(seated.value) }
+}
+
+/// Makes a try `now`, and then, for as long as there is time and nothing there, tries that wait.
+/// Both get what is `given`. They are two so that each is called in one place, and `now` becomes a
+/// part of its caller.
+#[inline(always)]
+pub fn with_time<V: Awaited, G, T>(
     seat: &Seat<V>,
     key: Key,
     timeout_ms: u32,
-    mut attempt: impl FnMut(&mut V, Option<Duration>) -> Result<T, Fault>,
+    mut given: G,
+    now: impl FnOnce(&mut V, &mut G) -> Result<T, Fault>,
+    mut later: impl FnMut(&mut V, &mut G, Duration) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let seated = seat.take(key, || patience(timeout_ms), || nothing::<V>(timeout_ms))?;
-    if !seated.is_occupied() {
-        let first = attempt(seated.value, (timeout_ms != 0).then_some(BRIEF));
-        if timeout_ms == 0 || !is_nothing(&first) {
-            return first;
+    let is_now = timeout_ms == 0;
+    let nothing = || if is_now { V::NOTHING } else { Error::Timeout };
+    let seated = seat.take(key, || patience(timeout_ms), nothing)?;
+    if seated.is_occupied() {
+        if is_now {
+            return Err(Fault::Eshm(V::NOTHING));
         }
-    } else if timeout_ms == 0 {
-        return Err(Fault::Eshm(V::NOTHING));
+    } else {
+        match now(seated.value, &mut given) {
+            Ok(done) => return Ok(done),
+            Err(fault) if is_now || !is_nothing(&fault) => return Err(fault),
+            Err(_) => {}
+        }
     }
-    wait_in_slices(seat, seated, key, timeout_ms, &mut attempt)
+    wait_in_slices(seat, seated, key, timeout_ms, |value, wait| later(value, &mut given, wait))
 }
 
 #[inline(never)]
@@ -169,9 +186,15 @@ fn wait_in_slices<'a, V: Awaited, T>(
     first: Seated<'a, V>,
     key: Key,
     timeout_ms: u32,
-    attempt: &mut impl FnMut(&mut V, Option<Duration>) -> Result<T, Fault>,
+    mut later: impl FnMut(&mut V, Duration) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let mut seated = first;
+    if !seated.is_occupied() {
+        match later(seated.value, BRIEF) {
+            Err(fault) if is_nothing(&fault) => {}
+            done => return done,
+        }
+    }
     // The clock is read after the first slice only: whoever is answered at once never needs it.
     let mut end = None;
     let mut slice = SLICE.min(limit(timeout_ms));
@@ -179,9 +202,9 @@ fn wait_in_slices<'a, V: Awaited, T>(
         let occupied = seated.is_occupied();
         if !occupied {
             let Seated { value, held } = &mut seated;
-            let outcome = held.patiently(|| attempt(value, Some(slice)));
-            if !is_nothing(&outcome) {
-                return outcome;
+            match held.patiently(|| later(value, slice)) {
+                Err(fault) if is_nothing(&fault) => {}
+                done => return done,
             }
         }
         let stand_back = occupied || seated.held.is_wanted();
@@ -201,12 +224,8 @@ fn wait_in_slices<'a, V: Awaited, T>(
     }
 }
 
-fn is_nothing<T>(outcome: &Result<T, Fault>) -> bool {
-    matches!(outcome, Err(Fault::Eshm(Error::Empty | Error::Full | Error::Timeout)))
-}
-
-fn nothing<V: Awaited>(timeout_ms: u32) -> Error {
-    if timeout_ms == 0 { V::NOTHING } else { Error::Timeout }
+fn is_nothing(fault: &Fault) -> bool {
+    matches!(fault, Fault::Eshm(Error::Empty | Error::Full | Error::Timeout))
 }
 
 fn limit(timeout_ms: u32) -> Duration {

@@ -82,12 +82,14 @@ pub unsafe extern "C" fn eshm_tap_read(
         let found = find(tap)?;
         // SAFETY: as the caller promises.
         let buffer = unsafe { place(buffer, buffer_size)? };
-        let outcome = with_time(&found.slot.body, found.key(), timeout_ms, |end, wait| {
-            Ok(match wait {
-                None => end.0.try_read(buffer)?,
-                Some(wait) => end.0.read_timeout(buffer, wait)?,
-            })
-        });
+        let outcome = with_time(
+            &found.slot.body,
+            found.key(),
+            timeout_ms,
+            buffer,
+            |end, buffer| Ok(end.0.try_read(buffer)?),
+            |end, buffer, wait| Ok(end.0.read_timeout(buffer, wait)?),
+        );
         let struct_size = size_of::<ESHMMessage>();
         let told = match &outcome {
             Ok(seen) => {

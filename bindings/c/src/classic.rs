@@ -175,10 +175,12 @@ pub unsafe extern "C" fn eshm_read(
     buffer: *mut c_void,
     buffer_size: usize,
 ) -> c_int {
-    // A length that is no int could not be told.
-    let buffer_size = buffer_size.min(c_int::MAX as usize);
-    // SAFETY: as the caller promises.
-    unsafe { read(handle, buffer, buffer_size, READ_TIMEOUT_MS) as c_int }
+    call(|| {
+        // A length that is no int could not be told.
+        let buffer_size = buffer_size.min(c_int::MAX as usize);
+        // SAFETY: as the caller promises.
+        Ok(unsafe { read(handle, buffer, buffer_size, READ_TIMEOUT_MS) as c_int })
+    })
 }
 
 /// `eshm_read_ex`
@@ -194,13 +196,15 @@ pub unsafe extern "C" fn eshm_read_ex(
     bytes_read: *mut usize,
     timeout_ms: u32,
 ) -> c_int {
-    // SAFETY: as the caller promises.
-    let outcome = unsafe { read(handle, buffer, buffer_size, timeout_ms) };
-    // SAFETY: as the caller promises.
-    if let Some(bytes_read) = unsafe { bytes_read.as_mut() } {
-        *bytes_read = outcome.max(0).cast_unsigned();
-    }
-    outcome.min(0) as c_int
+    call(|| {
+        // SAFETY: as the caller promises.
+        let outcome = unsafe { read(handle, buffer, buffer_size, timeout_ms) };
+        // SAFETY: as the caller promises.
+        if let Some(bytes_read) = unsafe { bytes_read.as_mut() } {
+            *bytes_read = outcome.max(0).cast_unsigned();
+        }
+        Ok(outcome.min(0) as c_int)
+    })
 }
 
 /// Reads a message and gives its length, or a code, which is negative. In one place for both calls,

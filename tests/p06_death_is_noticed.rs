@@ -58,6 +58,30 @@ fn a_peer_that_left_has_left() {
     assert_eq!(slave.peer().epoch, 2);
 }
 
+/// Whether this process has asked the kernel to tell it when that one dies.
+fn is_watched(pid: u32) -> bool {
+    let line = format!("\nPid:\t{pid}\n");
+    let files = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    // A descriptor may be closed while this looks.
+    let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    texts.any(|text| text.contains(&line))
+}
+
+/// Between two looks, one master leaves and another comes: the slave never saw the role empty.
+#[test]
+fn whoever_comes_between_two_looks_is_watched_too() {
+    let bus = Bus::new("p06between");
+    let mut first = bus.servant("master", "");
+    let slowly = Duration::from_millis(500);
+    let mut options = bus.options(Role::Slave);
+    let slave = options.beat_interval(slowly).stale_after(slowly * 100).open().unwrap();
+    until("the first master is watched", || is_watched(first.pid()));
+    first.must("leave");
+    let second = bus.servant("master", "");
+    until("the second master is watched", || is_watched(second.pid()));
+    assert_eq!(slave.peer().pid, second.pid());
+}
+
 #[test]
 fn nobody_yet_is_absent() {
     let bus = Bus::new("p06absent");

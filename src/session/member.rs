@@ -202,13 +202,18 @@ impl Member {
         let mut watch = guard(&self.watch);
         let before = watch.state();
         self.observed_ns.store(sight.now_ns, Ordering::Relaxed);
-        if watch.look(sight) || (must_ask && before != PeerState::Absent) {
+        let asks = watch.look(sight) || (must_ask && before != PeerState::Absent);
+        if asks {
             self.settle_moving(&segment);
             let is_held = lock::is_locked_by_other(segment.fd(), byte_of(peer)).unwrap_or(true);
             watch.probe(is_held);
         }
         let after = watch.state();
         drop(watch);
+        if asks && after == PeerState::Alive {
+            // It may be another one than before, that came while nobody looked.
+            self.announce_peer(&segment);
+        }
         if before.name() != after.name() {
             let is_gone = !matches!(after, PeerState::Alive | PeerState::Absent);
             // Relaxed: a time, compared with the clock; nothing hangs on it but patience.
@@ -221,9 +226,6 @@ impl Member {
                 since
             };
             self.gone_since_ns.store(since, Ordering::Relaxed);
-            if after == PeerState::Alive {
-                self.announce_peer(&segment);
-            }
             // Release: who sees the count sees the time.
             self.peer_changes.fetch_add(1, Ordering::Release);
             futex::wake(&self.peer_changes, i32::MAX);

@@ -7,6 +7,7 @@
 //! | `ghosts.rs` | no payload is ever taken for a commit word |
 //! | `torn.rs` | a kill after each store leaves something that a successor understands |
 //! | `overwrite.rs` | overwritten rings lose exactly what they say |
+//! | `threads.rs` | two threads at one ring agree on every message |
 //! | `lies.rs` | a hostile peer gets errors and wrong messages, nothing else |
 //! | `regressions.rs` | what these and the model checker found |
 //! | `loom.rs` | every edge of the table in `ring.rs`, in every interleaving (`--cfg loom`) |
@@ -25,5 +26,7 @@ mod oracle;
 mod overwrite;
 #[cfg(not(loom))]
 mod regressions;
+#[cfg(not(loom))]
+mod threads;
 #[cfg(not(loom))]
 mod torn;

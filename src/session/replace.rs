@@ -1,10 +1,11 @@
 //! Putting a new segment in the place of one that a hung process may still write to.
 //!
 //! ```text
+//!   build     a nameless segment of the same shape
 //!   seal      fate.sealed, SEALED in every bell, heavy barrier
 //!   cut       where both rings end: computed after the barrier, written to a slot, and chosen by
 //!             one compare-and-swap, so that all who try agree
-//!   rebuild   a nameless segment with what is unread before the cut
+//!   rebuild   what is unread before the cut goes into the new segment
 //!   link      it gets a temporary name with a random token
 //!   succeed   fate.successor: 0 -> token. The one point at which the replacement happens
 //!   rename    the temporary name becomes the name; anybody may do this again
@@ -33,8 +34,10 @@ use crate::sync::{self, Ordering};
 use crate::sys::failpoint::hit;
 use crate::sys::{barrier, clock, futex, lock, shm};
 
-/// How long whoever began a replacement may take before another one does it.
-const COURTESY: Duration = Duration::from_millis(5);
+/// How long whoever began a replacement may take before another one does it. Short enough for those
+/// who wait if it was killed; long enough for one that a busy machine keeps from its core: who is
+/// overtaken has to see all over again that the owner it came to replace hangs.
+const COURTESY: Duration = Duration::from_millis(25);
 /// How long an endpoint looks for the segment that replaced its own.
 const SEARCH: Duration = Duration::from_millis(500);
 
@@ -74,9 +77,11 @@ fn build_successor(
     me: Option<Role>,
     replaced: Option<Role>,
 ) -> Result<Segment> {
+    // What takes long comes first: once it is sealed, everybody waits for the new segment.
+    barrier::register();
+    let new = Segment::build(&old.next_spec(name))?;
     seal(old)?;
     let cut = choose_cut(old)?;
-    let new = Segment::build(&old.next_spec(name))?;
     for direction in Direction::BOTH {
         let ends = cut[direction as usize];
         new.ring(direction).rebuild(&old.ring(direction), ends.tail, ends.head)?;

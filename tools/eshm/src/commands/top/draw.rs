@@ -12,7 +12,7 @@ use ratatui::widgets::{
 use crate::output::percentiles::{self, Summary};
 use crate::output::{escape, json, units};
 
-use super::model::{Heart, Model, Row, Way};
+use super::model::{Heart, Model, NO_WAIT_NS, Row, Way};
 
 /// Colours, or only bold and dim.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,9 @@ impl Theme {
         })
     }
 }
+
+/// From this width on there is room for beats in the list.
+const WIDE: u16 = 100;
 
 /// Everything.
 pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
@@ -111,11 +114,13 @@ fn nothing(theme: Theme) -> Paragraph<'static> {
 
 /// A line for each bus.
 fn overview(frame: &mut Frame<'_>, model: &Model, theme: Theme, area: Rect) {
+    let shows_beats = area.width >= WIDE;
+    let heart = Constraint::Length(if shows_beats { 9 } else { 1 });
     let head = ["name", "M", "S", "m>s", "unread", "", "wait", "s>m", "unread", "", "wait"];
     let widths = [
         Constraint::Fill(1),
-        Constraint::Length(1),
-        Constraint::Length(1),
+        heart,
+        heart,
         Constraint::Length(8),
         Constraint::Length(6),
         Constraint::Length(6),
@@ -125,7 +130,7 @@ fn overview(frame: &mut Frame<'_>, model: &Model, theme: Theme, area: Rect) {
         Constraint::Length(6),
         Constraint::Length(7),
     ];
-    let rows = model.rows().iter().map(|row| overview_row(row, theme));
+    let rows = model.rows().iter().map(|row| overview_row(row, shows_beats, theme));
     let table = Table::new(rows, widths)
         .header(
             TableRow::new(head.map(heading)).style(theme.bold().add_modifier(Modifier::UNDERLINED)),
@@ -141,10 +146,15 @@ fn heading(name: &'static str) -> Line<'static> {
     if number { Line::raw(name).right_aligned() } else { Line::raw(name) }
 }
 
-fn overview_row(row: &Row, theme: Theme) -> TableRow<'static> {
+fn overview_row(row: &Row, shows_beats: bool, theme: Theme) -> TableRow<'static> {
     let mut cells = vec![Line::raw(escape::bytes(row.name().as_bytes()))];
-    cells
-        .extend(row.hearts.iter().map(|heart| Line::styled(mark(heart), theme.state(heart.state))));
+    cells.extend(row.hearts.iter().map(|heart| {
+        let mut spans = vec![Span::styled(mark(heart), theme.state(heart.state))];
+        if shows_beats && heart.state == PeerState::Alive {
+            spans.push(Span::styled(format!(" {}", units::rate(heart.rate)), theme.dim()));
+        }
+        Line::from(spans)
+    }));
     for (direction, way) in Direction::BOTH.into_iter().zip(&row.ways) {
         let (_, ring) = row.ring(direction);
         let share = share(ring.backlog_frames, ring.frames);
@@ -180,8 +190,13 @@ fn wait(way: &Way) -> String {
     if way.waits.is_empty() {
         "-".to_string()
     } else {
-        units::nanos(way.waits.value_at_percentile(50.0)).replace(' ', "")
+        time(way.waits.value_at_percentile(50.0)).replace(' ', "")
     }
+}
+
+/// A wait; those too short for the estimate are none.
+fn time(ns: u64) -> String {
+    if ns <= NO_WAIT_NS { "0 ns".to_string() } else { units::nanos(ns) }
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -335,11 +350,7 @@ fn histogram(way: &Way, theme: Theme, height: usize) -> Vec<Line<'static>> {
         return vec![Line::styled("no message waits", theme.dim())];
     }
     let summary = Summary::of(&way.waits);
-    let head = format!(
-        "wait ≈ p50 {}, p99 {}",
-        units::nanos(summary.p50_ns),
-        units::nanos(summary.p99_ns)
-    );
+    let head = format!("wait ≈ p50 {}, p99 {}", time(summary.p50_ns), time(summary.p99_ns));
     let mut lines = vec![Line::styled(head, theme.dim())];
     let bands = percentiles::bands(&way.waits);
     let most = bands.iter().map(|band| band.2).max().unwrap_or(1).max(1);
@@ -348,7 +359,7 @@ fn histogram(way: &Way, theme: Theme, height: usize) -> Vec<Line<'static>> {
     for (low, _, count) in bands.into_iter().skip(skipped) {
         let filled = bar(count as f64 / most as f64, 26);
         lines.push(Line::from(vec![
-            Span::raw(format!("{:>9} ", units::nanos(low))),
+            Span::raw(format!("{:>9} ", time(low))),
             Span::styled(filled, theme.of(Color::Cyan)),
         ]));
     }
@@ -396,6 +407,21 @@ mod tests {
             assert!(busy.contains(part), "{part} is not in {busy}");
         }
         assert!(lines.last().unwrap().contains("quit"), "{text}");
+    }
+
+    #[test]
+    fn a_wide_screen_shows_beats_in_the_list() {
+        let text = screen(&model(), 120, 24);
+        let busy = text.lines().find(|line| line.starts_with("telemetry")).unwrap();
+        assert!(busy.contains("● 1.0 k/s"), "{busy}");
+    }
+
+    #[test]
+    fn messages_that_do_not_wait_wait_no_time() {
+        assert_eq!(
+            (time(0), time(NO_WAIT_NS), time(2)),
+            ("0 ns".into(), "0 ns".into(), "2 ns".into())
+        );
     }
 
     #[test]

@@ -15,6 +15,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// A rate for each of that many half seconds is kept.
 const CURVE: usize = 120;
 const CURVE_STEP: Duration = Duration::from_millis(500);
+/// The shortest wait that is kept, a histogram knowing no zero: none at all.
+pub const NO_WAIT_NS: u64 = 1;
 
 /// What a key asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +207,7 @@ impl Way {
         if self.rate > 0.0 {
             // Little's law: the mean wait is what waits, divided by how fast it goes.
             let wait = Duration::from_secs_f64((ring.backlog as f64 / self.rate).min(60.0));
-            self.waits.saturating_record(clock::ns(wait).max(1));
+            self.waits.saturating_record(clock::ns(wait).max(NO_WAIT_NS));
         }
         if now.saturating_sub(self.curve_at) >= CURVE_STEP {
             self.curve_at = now;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use eshm::{Disconnect, Endpoint, Error, Options, Role, Takeover, Wait};
+use eshm::{Disconnect, Endpoint, Error, Options, PeerState, Role, Takeover, Wait};
 use tracing::{debug, info};
 
 use crate::exit::{Failure, Outcome};
@@ -24,6 +24,16 @@ pub struct Place {
         help_heading = "Global"
     )]
     pub dir: PathBuf,
+}
+
+/// Who is on the other side, and how it is.
+pub fn other_side(bus: &Endpoint) -> String {
+    let (role, peer) = (bus.role().peer(), bus.peer());
+    match peer.state {
+        PeerState::Absent => format!("no {role} is there yet"),
+        PeerState::Left => format!("the {role} (pid {}) has left", peer.pid),
+        state => format!("the {role} (pid {}) is {state}", peer.pid),
+    }
 }
 
 /// Which end of a bus to be.

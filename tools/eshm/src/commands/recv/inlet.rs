@@ -7,6 +7,7 @@ use eshm::{Batch, Endpoint, Error, MessageId, Peek, PeerState};
 use tracing::info;
 
 use crate::exit::{Failure, Outcome, TIMEOUT};
+use crate::open;
 use crate::output::progress::Progress;
 use crate::output::units;
 use crate::signals::{SLICE, Stop};
@@ -160,12 +161,7 @@ impl<'a> Inlet<'a> {
     }
 
     fn gave_up(&self, waited: Duration) -> Failure {
-        let peer = self.bus.peer();
-        let role = self.bus.role().peer();
-        let who = match peer.state {
-            PeerState::Absent => format!("no {role} is there yet"),
-            state => format!("the {role} (pid {}) is {}", peer.pid, state),
-        };
+        let who = open::other_side(&self.bus);
         Failure::new(TIMEOUT, format!("no message for {:.1} s: {who}", waited.as_secs_f64()))
             .remedy(format!("start the sender: eshm send {}", self.bus.name()))
     }

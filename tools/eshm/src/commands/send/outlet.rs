@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use eshm::{Claim, Endpoint, Error, PeerState, RingStats, Role};
+use eshm::{Claim, Endpoint, Error, RingStats, Role};
 
 use crate::exit::{Failure, Outcome, TIMEOUT};
+use crate::open;
 use crate::output::progress::Progress;
 use crate::output::units;
 use crate::signals::{SLICE, Stop};
@@ -161,7 +162,7 @@ impl<'a> Outlet<'a> {
         if waited >= SAY_AFTER && !self.said {
             self.said = true;
             let unread = units::plural(self.ring().backlog, "message");
-            self.say(&format!("waiting: {unread} unread, {}", self.reader()));
+            self.say(&format!("waiting: {unread} unread, {}", open::other_side(&self.bus)));
         }
         Ok(())
     }
@@ -169,19 +170,11 @@ impl<'a> Outlet<'a> {
     fn gave_up(&self, waited: Duration) -> Failure {
         let unread = units::plural(self.ring().backlog, "message");
         let seconds = waited.as_secs_f64();
-        let text =
-            format!("nothing was read for {seconds:.1} s: {unread} unread, {}", self.reader());
+        let text = format!(
+            "nothing was read for {seconds:.1} s: {unread} unread, {}",
+            open::other_side(&self.bus)
+        );
         Failure::new(TIMEOUT, text)
             .remedy(format!("start the reader: eshm recv {}", self.bus.name()))
-    }
-
-    /// Who should read, and how it is.
-    fn reader(&self) -> String {
-        let peer = self.bus.peer();
-        let role = self.bus.role().peer();
-        match peer.state {
-            PeerState::Absent => format!("no {role} is there yet"),
-            state => format!("the {role} (pid {}) is {}", peer.pid, state),
-        }
     }
 }

@@ -342,7 +342,7 @@ fn write_two(producer: &mut Producer) -> usize {
 /// All of it together: four messages through a ring that holds one at a time.
 #[test]
 fn loom_four_messages_through_two_frames() {
-    explore(Some(3), &["all read"], |outcomes| {
+    explore(Some(4), &["all read"], |outcomes| {
         let model = Model::new(2, Overflow::Refuse);
         let mut producer = Producer::resume(model.ring(), 1).unwrap();
         let mut consumer = Consumer::resume(model.ring()).unwrap();

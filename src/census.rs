@@ -106,6 +106,7 @@ pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
     if !force {
         for role in [Role::Master, Role::Slave] {
             if lock::is_locked_by_other(segment.fd(), byte_of(role))? {
+                // Relaxed: for the text of the error.
                 let pid = segment.role(role).pid.load(Ordering::Relaxed);
                 return Err(Error::RoleTaken { role, pid, state: "alive" });
             }
@@ -137,6 +138,7 @@ fn find(directory: &Path, name: &str, writable: bool) -> Result<Segment> {
 
 fn full_name(segment: &Segment) -> String {
     let header = segment.header();
+    // Relaxed: for people; a name that is changed meanwhile is shown as it comes.
     let len = header.name_len.load(Ordering::Relaxed) as usize;
     let bytes: Vec<u8> =
         header.name.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
@@ -147,7 +149,7 @@ fn look_at(segment: &Segment) -> Result<Snapshot> {
     let header = segment.header();
     let facts = shm::facts(segment.fd())?;
     let states = [Role::Master, Role::Slave].map(|role| state_from_outside(segment, role));
-    // Relaxed: figures for people.
+    // Relaxed, here and below: figures for people.
     let created = header.created_ns.load(Ordering::Relaxed);
     let stale_ms = header.stale_after_ms.load(Ordering::Relaxed);
     Ok(Snapshot {
@@ -176,6 +178,7 @@ fn look_at(segment: &Segment) -> Result<Snapshot> {
 /// Watches a role for as long as it takes to tell alive from hung.
 fn state_from_outside(segment: &Segment, role: Role) -> PeerState {
     let header = segment.header();
+    // Relaxed: how long to look, no more.
     let stale = Duration::from_millis(header.stale_after_ms.load(Ordering::Relaxed).into());
     let period = Duration::from_millis(1);
     let mut watch = Watch::new(period, stale.clamp(2 * period, LONGEST_WATCH));

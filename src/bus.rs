@@ -26,6 +26,7 @@
 //! besides: a sleeper to wake, a segment to follow, a handle that was forked.
 
 mod batch;
+mod now;
 mod peek;
 mod reader;
 mod waiter;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use batch::Batch;
+pub use now::Now;
 pub use peek::{Messages, Peek, PeekMany};
 pub use reader::Reader;
 pub use watch::Watch;

@@ -21,7 +21,7 @@ use std::mem::{offset_of, size_of};
 
 use crate::config::{Geometry, Overflow};
 use crate::error::{Error, Result};
-use crate::sync::{AtomicU32, AtomicU64, REAL};
+use crate::sync::{AtomicU32, AtomicU64, FIRST_LINE, REAL};
 
 /// First word of a segment: the bytes `eshmbus\n`. Its low half differs from `0x4553484D`, which
 /// the older C++ library puts there.
@@ -36,6 +36,7 @@ pub(crate) const PAGE: u64 = 4096;
 pub(crate) const FRAME_HEADER: usize = 16;
 /// Frame sizes are multiples of this: a cache line.
 pub(crate) const FRAME_ALIGN: u32 = 64;
+const _: () = assert!(FRAME_HEADER + FIRST_LINE == FRAME_ALIGN as usize);
 /// The largest frame.
 pub(crate) const FRAME_SIZE_MAX: u32 = 1 << 20;
 /// The largest segment: what every 64-bit Linux can map.

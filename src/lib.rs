@@ -79,6 +79,9 @@ mod sys;
 mod tap;
 
 #[cfg(not(loom))]
+#[doc(hidden)]
+pub use bus::Now;
+#[cfg(not(loom))]
 pub use bus::{Batch, Claim, Endpoint, Messages, Peek, PeekMany, Reader, Watch, Writer};
 #[cfg(not(loom))]
 pub use census::{inspect, inspect_in, list, list_in, remove, remove_in};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytemuck::AnyBitPattern;
 
 use super::waiter::{Bed, Waiter};
-use super::{Batch, Lease, Messages, Peek};
+use super::{Batch, Lease, Messages, Now, Peek};
 use crate::config::{Direction, Geometry, MessageId, Wait};
 use crate::error::{Error, Result};
 use crate::ring::{Consumer, LOOK, SEALED, SLEEP};
@@ -163,27 +163,70 @@ impl Reader {
     /// The hot path: a message is there, and is to be handed out. Everything else takes the long way.
     #[inline(always)]
     fn read_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        if self.is_special | !self.birth.is_here() | self.ring.is_racing() {
-            return None;
-        }
-        self.ring.take_now(buffer)
+        if self.is_plain() { self.ring.take_now(buffer) } else { None }
     }
 
     /// Hands out what was just consumed, unless somebody rang.
     #[inline(always)]
     fn hand_out(&mut self, len: usize) -> Result<usize> {
-        if self.ring.ring().room_bell().glance() == 0 {
+        if self.is_left_alone() { Ok(len) } else { self.attend_read(len) }
+    }
+
+    /// Whether nobody rang; what was just consumed is settled then.
+    #[inline(always)]
+    fn is_left_alone(&mut self) -> bool {
+        let is_left_alone = self.ring.ring().room_bell().glance() == 0;
+        if is_left_alone {
             self.ring.settle();
-            return Ok(len);
         }
-        self.attend_one(len)
+        is_left_alone
+    }
+
+    /// Whether a call has nothing to do but to read, from a ring that is not overwritten.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        !(self.is_special | !self.birth.is_here() | self.ring.is_racing())
+    }
+
+    /// [`Reader::try_read`] for a short message that is there, and nothing else.
+    ///
+    /// # Safety
+    /// [`Reader::is_plain`] was true after the last other call, in this very process.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn read_short(&mut self, buffer: &mut [u8]) -> Now<usize> {
+        debug_assert!(self.is_plain());
+        let taken = self.ring.take_short(buffer);
+        self.taken(taken)
+    }
+
+    /// The same for a message of any length.
+    ///
+    /// # Safety
+    /// As for [`Reader::read_short`].
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn read_plain(&mut self, buffer: &mut [u8]) -> Now<usize> {
+        debug_assert!(self.is_plain());
+        let taken = self.ring.take_now(buffer);
+        self.taken(taken)
+    }
+
+    #[inline(always)]
+    fn taken(&mut self, taken: Option<usize>) -> Now<usize> {
+        match taken {
+            Some(len) if self.is_left_alone() => Now::Done(len),
+            Some(len) => Now::Rung(len),
+            None => Now::Not,
+        }
     }
 
     /// Whether there is nothing to read and nothing else to do, as in most calls of a busy loop. The
     /// writer is told of all the room then, as in `rest`.
     #[inline(always)]
     fn is_idle(&mut self) -> bool {
-        let is_idle = !(self.is_special | !self.birth.is_here() | self.ring.is_racing())
+        let is_idle = self.is_plain()
             && !self.ring.is_committed()
             && self.ring.ring().room_bell().glance() == 0
             && !self.has_moved
@@ -249,9 +292,10 @@ impl Reader {
     }
 
     /// Somebody rang after a message was read.
+    #[doc(hidden)]
     #[cold]
     #[inline(never)]
-    fn attend_one(&mut self, len: usize) -> Result<usize> {
+    pub fn attend_read(&mut self, len: usize) -> Result<usize> {
         if self.attend()? { Ok(len) } else { Err(Error::Empty) }
     }
 

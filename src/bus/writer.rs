@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytemuck::NoUninit;
 
-use super::Lease;
 use super::waiter::{Bed, Waiter};
+use super::{Lease, Now};
 use crate::config::{Direction, Geometry, MessageId};
 use crate::error::{Error, Result};
 use crate::ring::{LOOK, Place, Producer, SEALED, SLEEP};
@@ -138,7 +138,52 @@ impl Writer {
     /// The message was just written: does anybody want anything?
     #[inline(always)]
     fn look_up(&mut self, message: &[u8]) -> Result<()> {
-        if self.ring.ring().data_bell().glance() == 0 { Ok(()) } else { self.attend(message) }
+        if self.is_left_alone() { Ok(()) } else { self.attend_write(message) }
+    }
+
+    #[inline(always)]
+    fn is_left_alone(&self) -> bool {
+        self.ring.ring().data_bell().glance() == 0
+    }
+
+    /// Whether a call has nothing to do but to write, into a ring that is not overwritten.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        !(self.is_special | !self.birth.is_here() | self.ring.is_racing())
+    }
+
+    /// [`Writer::try_write`] for a short message that there is room for, and nothing else.
+    ///
+    /// # Safety
+    /// [`Writer::is_plain`] was true after the last other call, in this very process.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn write_short(&mut self, message: &[u8]) -> Now<()> {
+        debug_assert!(self.is_plain());
+        let is_written = self.ring.write_short(message);
+        self.written(is_written)
+    }
+
+    /// The same for a message of any length.
+    ///
+    /// # Safety
+    /// As for [`Writer::write_short`].
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn write_plain(&mut self, message: &[u8]) -> Now<()> {
+        debug_assert!(self.is_plain());
+        let is_written = self.ring.write_now(message);
+        self.written(is_written)
+    }
+
+    #[inline(always)]
+    fn written(&self, is_written: bool) -> Now<()> {
+        match is_written {
+            true if self.is_left_alone() => Now::Done(()),
+            true => Now::Rung(()),
+            false => Now::Not,
+        }
     }
 
     #[inline(never)]
@@ -253,7 +298,7 @@ impl Writer {
             self.enter()?;
         }
         match self.ring.write_many(messages) {
-            Ok(count) if self.ring.ring().data_bell().glance() == 0 => Ok(count),
+            Ok(count) if self.is_left_alone() => Ok(count),
             Ok(count) => self.attend_many(&messages[..count]),
             Err(error) => self.stumble(error),
         }
@@ -351,10 +396,7 @@ impl Writer {
         }
         // SAFETY: only a `Claim` commits, whose room was claimed last, since it borrows the writer.
         unsafe { self.ring.commit(len) };
-        if self.ring.ring().data_bell().glance() == 0 {
-            return Ok(());
-        }
-        self.attend_claim(start, len)
+        if self.is_left_alone() { Ok(()) } else { self.attend_claim(start, len) }
     }
 
     /// In a direction that is overwritten a claim is private memory, written when it is committed.
@@ -371,7 +413,7 @@ impl Writer {
         // SAFETY: the message lies where it was claimed, in the old segment if it must be sent again
         // in a new one: that stays mapped while `segment` is held. Nobody writes there but us.
         let copy = unsafe { std::slice::from_raw_parts(start, len) }.to_vec();
-        match self.attend(&copy) {
+        match self.attend_write(&copy) {
             Err(Error::Full) => self.write(&copy),
             done => done,
         }
@@ -435,9 +477,10 @@ impl Writer {
     }
 
     /// Somebody rang while a message was written.
+    #[doc(hidden)]
     #[cold]
     #[inline(never)]
-    fn attend(&mut self, message: &[u8]) -> Result<()> {
+    pub fn attend_write(&mut self, message: &[u8]) -> Result<()> {
         let end = self.ring.head();
         if self.answer() & SEALED == 0 {
             return Ok(());

@@ -14,7 +14,7 @@
 use super::{Cursor, Kind, Place, Ring, committed};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
-use crate::sync::{Frame, Ordering};
+use crate::sync::{FIRST_LINE, Frame, Ordering};
 
 /// Control frames digested in one call; a correct writer needs no more, a hostile one gets no
 /// endless loop.
@@ -131,25 +131,31 @@ impl Consumer {
     /// The same, when the frame at the tail is known.
     #[inline(always)]
     fn find_in(&self, frame: Frame<'_>) -> Option<Found> {
+        let len = self.look_in(frame)?;
+        let frames = if len <= self.inline_len as u64 { 1 } else { self.frames_of_long(len) };
+        (frames > 0).then_some(Found { len: len as usize, frames })
+    }
+
+    /// The length of the message at the tail, if it is there; more than any if it is not the next one.
+    #[inline(always)]
+    fn look_in(&self, frame: Frame<'_>) -> Option<u64> {
+        // Before the load: else the compiler takes the loaded word for the sum, which it is equal to,
+        // and every message waits for the cache line of the one before it.
+        let expected = committed(self.tail);
         // pairs PUBLISH: the message is whole if its commit word says so (I2).
-        if frame.commit().load(Ordering::Acquire) != committed(self.tail) {
+        if frame.commit().load(Ordering::Acquire) != expected {
             return None;
         }
         // Relaxed: behind the acquire; loaded once (I8).
         let meta = frame.meta().load(Ordering::Relaxed);
-        let len = meta as u32 as usize;
-        if (meta >> 32) as u32 != self.number as u32 {
-            return None;
-        }
-        let frames = if len <= self.inline_len { 1 } else { self.frames_of_long(len) };
-        (frames > 0).then_some(Found { len, frames })
+        Some(meta ^ self.number << 32)
     }
 
     /// The frames of a longer message at the tail; none if there can be no such message.
     #[inline(never)]
-    fn frames_of_long(&self, len: usize) -> u64 {
-        match self.ring.examine(self.tail, len as u64) {
-            Ok((Kind::Message { .. }, frames)) => frames,
+    fn frames_of_long(&self, len: u64) -> u64 {
+        match self.ring.examine(self.tail, len) {
+            Ok((Kind::Message { .. }, frames)) if len <= u64::from(u32::MAX) => frames,
             _ => 0,
         }
     }
@@ -166,6 +172,23 @@ impl Consumer {
         unsafe { frame.copy_out(out) };
         self.consume(found);
         Some(found.len)
+    }
+
+    /// The same for a message that fits the first line of a frame, without a call to anything.
+    #[inline(always)]
+    pub(crate) fn take_short(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        debug_assert!(!self.ring.overwrite);
+        let all = self.ring.frames;
+        let frame = all.at(self.tail);
+        let len = self.look_in(frame)?;
+        if len > FIRST_LINE.min(buffer.len()) as u64 {
+            return None;
+        }
+        let len = len as usize;
+        // SAFETY: as in `take_now`; every frame has a first line.
+        unsafe { frame.copy_out(&mut buffer[..len]) };
+        self.consume(Found { len, frames: 1 });
+        Some(len)
     }
 
     /// The message at the tail, if it is there.
@@ -272,7 +295,7 @@ impl Consumer {
     #[inline(always)]
     pub(crate) fn settle(&mut self) {
         if self.tail.wrapping_sub(self.published) >= self.eighth {
-            self.publish();
+            self.publish_all();
         }
     }
 
@@ -280,10 +303,15 @@ impl Consumer {
     #[inline(always)]
     pub(crate) fn publish(&mut self) {
         if self.published != self.tail {
-            self.published = self.tail;
-            // pairs RECLAIM: the copies are done before the frames can be written again.
-            self.ring.lines().space.space.store(self.tail, Ordering::Release);
+            self.publish_all();
         }
+    }
+
+    #[inline(always)]
+    fn publish_all(&mut self) {
+        self.published = self.tail;
+        // pairs RECLAIM: the copies are done before the frames can be written again.
+        self.ring.lines().space.space.store(self.tail, Ordering::Release);
     }
 
     /// Where this reader stands, to come back to.

@@ -10,7 +10,7 @@ use super::arena::{Arena, LINES};
 use super::{Bell, Consumer, Cursor, EPOCH, Place, Producer, Ring, SKIP, committed, never};
 use crate::config::{Geometry, Overflow};
 use crate::layout::FIELDS;
-use crate::sync::Ordering;
+use crate::sync::{FIRST_LINE, Ordering};
 
 /// Which end is honest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,6 +228,11 @@ impl Ends {
                     _ => consumer.store_place(),
                 }
             }
+            5 if !consumer.is_racing() => {
+                let len = script.below(self.buffer.len());
+                let read = consumer.take_short(&mut self.buffer[..len]);
+                assert!(read.is_none_or(|read| read <= len.min(FIRST_LINE)));
+            }
             _ => {
                 if let Ok(Some(found)) = consumer.find() {
                     assert!(arena.has(consumer.payload(), found.len), "found outside the ring");
@@ -264,6 +269,7 @@ impl Ends {
                 }
             }
             4 => drop((producer.may_have_room(len, true), producer.last_committed())),
+            5 if !producer.is_racing() => drop(producer.write_short(&self.buffer[..len])),
             _ => drop(producer.try_write(&self.buffer[..len])),
         }
         Bell(&arena.ring().lines().data_bell.word).glance();

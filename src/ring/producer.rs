@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use super::{EPOCH, Place, Ring, SEALED, SKIP, committed, never};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
-use crate::sync::{Frame, fence};
+use crate::sync::{FIRST_LINE, Frame, fence};
 
 /// The writing end of a ring; at most one exists, which the role's lock guarantees.
 pub(crate) struct Producer {
@@ -102,6 +102,26 @@ impl Producer {
             self.store_place();
         }
         is_written
+    }
+
+    /// The same for a message that fits the first line of a frame, without a call to anything. Only
+    /// in a ring that is not overwritten.
+    #[inline(always)]
+    pub(crate) fn write_short(&mut self, message: &[u8]) -> bool {
+        debug_assert!(!self.ring.overwrite);
+        let is_clean = !self.is_dirty(self.head.wrapping_add(1));
+        if message.len() > FIRST_LINE || !self.has_room(1) || !is_clean {
+            return false;
+        }
+        let all = self.ring.frames;
+        let frame = all.at(self.head);
+        // SAFETY: the frame at the head is free and reserved, and has a first line; nobody reads it
+        // (I3).
+        unsafe { frame.copy_in(message) };
+        self.commit_in(frame, message.len() as u32, 1);
+        self.count(message.len());
+        self.store_place();
+        true
     }
 
     /// The same, without telling a successor.
@@ -251,6 +271,12 @@ impl Producer {
     #[inline(always)]
     fn finish_in(&mut self, frame: Frame<'_>, frames: u64, len: usize) {
         self.publish_in(frame, len as u32, frames);
+        self.count(len);
+    }
+
+    /// Counts a message that was committed.
+    #[inline(always)]
+    fn count(&mut self, len: usize) {
         self.number = self.number.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(len as u64);
     }
@@ -265,7 +291,7 @@ impl Producer {
     #[inline(always)]
     fn publish_in(&mut self, frame: Frame<'_>, len: u32, frames: u64) {
         let next = self.head.wrapping_add(frames);
-        if is_before(next, self.dirty_until) {
+        if self.is_dirty(next) {
             // I1. Looked at first: taking the line from a reader that waits for it would delay the
             // commit. Relaxed: nobody else writes there, the release below keeps the store before
             // the commit, and whoever looks at that frame has seen the commit first.
@@ -274,12 +300,24 @@ impl Producer {
                 ghost.store(never(next), Ordering::Relaxed);
             }
         }
+        self.commit_in(frame, len, frames);
+    }
+
+    /// Whether payload of an earlier lap can lie where the header of this position will stand.
+    #[inline(always)]
+    fn is_dirty(&self, pos: u64) -> bool {
+        is_before(pos, self.dirty_until)
+    }
+
+    /// The same, where nothing is to be cleared.
+    #[inline(always)]
+    fn commit_in(&mut self, frame: Frame<'_>, len: u32, frames: u64) {
         let meta = u64::from(len) | self.number << 32;
         // Relaxed: carried by the release of the commit word.
         frame.meta().store(meta, Ordering::Relaxed);
         // pairs PUBLISH: the message is whole before its commit word says so (I2).
         frame.commit().store(committed(self.head), Ordering::Release);
-        self.head = next;
+        self.head = self.head.wrapping_add(frames);
     }
 
     /// Tells a successor where the ring ends (I4).

@@ -13,14 +13,10 @@
 
 use std::marker::PhantomData;
 
-use super::{AtomicU64, Ordering};
+use super::{AtomicU64, FIRST_LINE, Ordering};
 
 /// Bytes of a frame before its payload.
-const HEADER: usize = 16;
-
-/// Payload bytes in the cache line of the header. A reader that waits for the commit word holds that
-/// line, so it is taken from it once, for all that lies in it, when the rest is written.
-const FIRST_LINE: usize = 64 - HEADER;
+const HEADER: usize = 64 - FIRST_LINE;
 
 /// The frames of one ring, by absolute position.
 #[derive(Clone, Copy)]
@@ -189,16 +185,24 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     }
     // SAFETY: each arm stays within `len`.
     unsafe {
-        match len {
-            33..=64 => {
-                ends::<16>(from, to, 32);
-                ends::<16>(from.add(len - 32), to.add(len - 32), 32);
-            }
-            16..=32 => ends::<16>(from, to, len),
-            8..=15 => ends::<8>(from, to, len),
-            4..=7 => ends::<4>(from, to, len),
-            0 => {}
-            _ => std::ptr::copy_nonoverlapping(from, to, len),
+        if len > 64 {
+            std::ptr::copy_nonoverlapping(from, to, len);
+        } else if len > 48 {
+            ends::<16>(from, to, 32);
+            ends::<16>(from.add(len - 32), to.add(len - 32), 32);
+        } else if len > 32 {
+            ends::<16>(from, to, 32);
+            std::ptr::copy_nonoverlapping(from.add(len - 16), to.add(len - 16), 16);
+        } else if len >= 16 {
+            ends::<16>(from, to, len);
+        } else if len >= 8 {
+            ends::<8>(from, to, len);
+        } else if len >= 4 {
+            ends::<4>(from, to, len);
+        } else if len >= 2 {
+            ends::<2>(from, to, len);
+        } else if len == 1 {
+            *to = *from;
         }
     }
 }

@@ -96,7 +96,7 @@ impl Reader {
     /// Where the next message lies, if it is there and nobody wants anything.
     #[inline(always)]
     fn show_now(&mut self) -> Option<(*const u8, Found)> {
-        if self.is_special | !self.birth.is_here() | self.ring.is_racing() {
+        if !self.is_plain() {
             return None;
         }
         let found = self.ring.find_now()?;

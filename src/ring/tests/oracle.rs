@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::super::arena::{Arena, Dice, rounds};
 use super::super::*;
 use crate::config::{MessageId, Overflow};
+use crate::sync::FIRST_LINE;
 
 /// A message that was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +142,12 @@ impl World {
 
     fn write(&mut self) {
         let bytes = self.message();
-        if self.dice.once_in(2) && self.producer.write_now(&bytes) {
+        let is_hot = match self.dice.below(3) {
+            0 => self.producer.write_now(&bytes),
+            1 => !self.producer.is_racing() && self.producer.write_short(&bytes),
+            _ => false,
+        };
+        if is_hot {
             return self.committed(bytes);
         }
         match self.producer.try_write(&bytes) {
@@ -391,13 +397,16 @@ fn copy(consumer: &Consumer, found: Found) -> Vec<u8> {
     bytes
 }
 
-/// Reads and consumes the next message; every other one on the hot path, if it is ready.
+/// Reads and consumes the next message; in turn on the hot paths, if it is ready, and on the other.
 pub(super) fn read(consumer: &mut Consumer) -> Option<Sent> {
-    let now = consumer.find_now().filter(|_| consumer.next_id().number.is_multiple_of(2));
+    let way = consumer.next_id().number % 3;
+    let now = consumer.find_now().filter(|_| way > 0);
     let found = now.map_or_else(|| consumer.find().unwrap(), Some)?;
     let id = consumer.next_id();
     let mut bytes = vec![0; found.len];
-    if now.is_some() {
+    if now.is_some() && way == 1 && found.len <= FIRST_LINE {
+        assert_eq!(consumer.take_short(&mut bytes), Some(found.len));
+    } else if now.is_some() {
         assert_eq!(consumer.take_now(&mut bytes), Some(found.len));
     } else {
         consumer.copy(found, &mut bytes).unwrap();

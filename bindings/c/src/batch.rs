@@ -61,8 +61,7 @@ pub unsafe extern "C" fn eshm_write_many(
         if messages.is_empty() {
             return Ok(());
         }
-        *written =
-            at_once(&open.writer, open.key(), |end| Ok(end.writer.try_write_many(messages)?))?;
+        *written = at_once(open.writer(), |end| Ok(end.writer.try_write_many(messages)?))?;
         Ok(())
     })
 }
@@ -97,8 +96,7 @@ pub unsafe extern "C" fn eshm_read_many(
         // SAFETY: as the caller promises, not NULL, and no longer than an object can be.
         let views = unsafe { std::slice::from_raw_parts_mut(messages, max_messages) };
         *count = with_time(
-            &open.reader,
-            open.key(),
+            open.reader(),
             timeout_ms,
             (buffer, views),
             |end, (buffer, views)| fill(end, None, buffer, views),

@@ -1,17 +1,18 @@
 //! What a bus handle stands for: two halves, each a seat of its own, and what both show.
 
+use std::ffi::c_int;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 
-use eshm::{Claim, Direction, Endpoint, Error, Geometry, Peek, Reader, Role, Watch, Writer};
+use eshm::{Claim, Direction, Endpoint, Error, Geometry, Now, Peek, Reader, Role, Watch, Writer};
 
 use crate::fault::Fault;
-use crate::seat::{Awaited, Seat};
+use crate::seat::{Awaited, Quick, Seat, Value, Way, attend, quickly, still_quickly};
 use crate::slab::{Found, Key, Reserved, Slab};
-use crate::thread::Kind;
+use crate::thread::{Kind, Record, Step};
 use crate::turn::Denied;
 
 /// What a program holds a pointer to; nothing is ever there.
@@ -21,15 +22,15 @@ pub struct ESHMHandle {
 }
 
 /// All open buses of this process.
-pub static BUSES: Slab<Bus> = Slab::new(1, Bus::fresh);
+static BUSES: Slab<Bus> = Slab::new(1, Bus::fresh);
 
 /// One open bus, or the place for one.
 #[repr(C)]
 pub struct Bus {
     /// The half that writes.
-    pub writer: Seat<WriteEnd>,
+    writer: Seat<WriteEnd>,
     /// The half that reads.
-    pub reader: Seat<ReadEnd>,
+    reader: Seat<ReadEnd>,
     shown: RwLock<Option<Shown>>,
 }
 
@@ -128,6 +129,13 @@ pub struct WriteEnd {
 // pointer into the mapping that the writer keeps.
 unsafe impl Send for WriteEnd {}
 
+impl Value for WriteEnd {
+    #[inline(always)]
+    fn open_place(&mut self) -> Option<NonNull<()>> {
+        (self.claim.is_none() && self.writer.is_plain()).then_some(self.writer.0.cast())
+    }
+}
+
 impl Awaited for WriteEnd {
     const NOTHING: Error = Error::Full;
 
@@ -150,6 +158,13 @@ pub struct ReadEnd {
 // SAFETY: as for `WriteEnd`.
 unsafe impl Send for ReadEnd {}
 
+impl Value for ReadEnd {
+    #[inline(always)]
+    fn open_place(&mut self) -> Option<NonNull<()>> {
+        (self.peek.is_none() && self.reader.is_plain()).then_some(self.reader.0.cast())
+    }
+}
+
 impl Awaited for ReadEnd {
     const NOTHING: Error = Error::Empty;
 
@@ -164,15 +179,6 @@ pub struct Open {
     found: Found<Bus>,
 }
 
-impl Deref for Open {
-    type Target = Bus;
-
-    #[inline]
-    fn deref(&self) -> &Bus {
-        &self.found.slot.body
-    }
-}
-
 impl Open {
     /// Looks a handle up.
     #[inline]
@@ -183,20 +189,33 @@ impl Open {
         }
     }
 
+    /// The way to the half that writes.
+    #[inline]
+    pub fn writer(&self) -> Way<'static, WriteEnd> {
+        self.found.slot.body.writer.by(self.key())
+    }
+
+    /// The way to the half that reads.
+    #[inline]
+    pub fn reader(&self) -> Way<'static, ReadEnd> {
+        self.found.slot.body.reader.by(self.key())
+    }
+
     /// Tells whether the handle is still open.
     #[inline]
     #[must_use]
-    pub fn key(&self) -> Key {
+    fn key(&self) -> Key {
         self.found.key()
     }
 
     /// Looks at what the handle shows.
     pub fn with_shown<T>(&self, look: impl FnOnce(&Shown) -> T) -> Result<T, Fault> {
-        if self.writer.is_inherited() {
+        let bus = &self.found.slot.body;
+        if bus.writer.is_inherited() {
             return Err(Fault::Eshm(Error::Forked));
         }
         let shown = loop {
-            match self.shown.try_read() {
+            match bus.shown.try_read() {
                 Ok(shown) => break shown,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
                 // Being destroyed. Not waited for in the lock: its holder may be in the parent.
@@ -257,6 +276,102 @@ impl Bus {
     }
 }
 
+/// Makes a try to write, if the thread has a ticket.
+#[inline(always)]
+pub fn write_quickly(
+    handle: *const ESHMHandle,
+    now: impl FnOnce(&mut Writer) -> Now<c_int>,
+) -> Quick {
+    // SAFETY: a bus has tickets for its `Writer` when writing.
+    unsafe { quickly(Kind::Writing, handle.addr(), now) }
+}
+
+/// Makes another try to write, for who stepped in by [`write_quickly`].
+///
+/// # Safety
+///
+/// The thread did so for this handle, by this record, and did not step out.
+#[inline(always)]
+pub unsafe fn still_write(
+    inside: Option<&'static Record>,
+    handle: *const ESHMHandle,
+    now: impl FnOnce(&mut Writer) -> Now<c_int>,
+) -> Quick {
+    // SAFETY: as the caller promises.
+    unsafe { still_quickly(inside, handle.addr(), now) }
+}
+
+/// Does what somebody rang for after a quick try to write.
+///
+/// # Safety
+///
+/// The try was for this handle, and said so with this record.
+pub unsafe fn attend_write<A>(
+    record: &'static Record,
+    handle: *const ESHMHandle,
+    now: impl FnOnce(&mut Writer) -> A,
+) -> A {
+    // SAFETY: as the caller promises.
+    unsafe { attend(record, handle.addr(), now) }
+}
+
+/// The way to the half that writes, for who may have stepped in by [`write_quickly`].
+pub fn writer_from(
+    inside: Option<&'static Record>,
+    handle: *const ESHMHandle,
+) -> Result<Way<'static, WriteEnd>, Fault> {
+    let step = inside.map(Step::new);
+    Ok(Open::find(handle)?.writer().from(step))
+}
+
+/// As [`write_quickly`], to read.
+#[inline(always)]
+pub fn read_quickly(
+    handle: *const ESHMHandle,
+    now: impl FnOnce(&mut Reader) -> Now<c_int>,
+) -> Quick {
+    // SAFETY: a bus has tickets for its `Reader` when reading.
+    unsafe { quickly(Kind::Reading, handle.addr(), now) }
+}
+
+/// As [`still_write`], to read.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub unsafe fn still_read(
+    inside: Option<&'static Record>,
+    handle: *const ESHMHandle,
+    now: impl FnOnce(&mut Reader) -> Now<c_int>,
+) -> Quick {
+    // SAFETY: as the caller promises.
+    unsafe { still_quickly(inside, handle.addr(), now) }
+}
+
+/// As [`attend_write`], to read.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn attend_read<A>(
+    record: &'static Record,
+    handle: *const ESHMHandle,
+    now: impl FnOnce(&mut Reader) -> A,
+) -> A {
+    // SAFETY: as the caller promises.
+    unsafe { attend(record, handle.addr(), now) }
+}
+
+/// As [`writer_from`], to read.
+pub fn reader_from(
+    inside: Option<&'static Record>,
+    handle: *const ESHMHandle,
+) -> Result<Way<'static, ReadEnd>, Fault> {
+    let step = inside.map(Step::new);
+    Ok(Open::find(handle)?.reader().from(step))
+}
+
 /// Makes a handle for an endpoint.
 pub fn publish(endpoint: Endpoint, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
     let reserved: Reserved<Bus> = BUSES.reserve().ok_or(Fault::Param("too many open handles"))?;
@@ -273,7 +388,10 @@ pub fn publish(endpoint: Endpoint, stale_after: Duration) -> Result<*mut ESHMHan
     };
     *bus.shown.write().unwrap_or_else(PoisonError::into_inner) = Some(shown);
     let (writer, reader) = endpoint.split();
-    bus.writer.fill(WriteEnd { claim: None, writer: Pinned::new(writer) })?;
-    bus.reader.fill(ReadEnd { peek: None, lost_told: 0, reader: Pinned::new(reader) })?;
+    bus.writer.fill(reserved.handle(), WriteEnd { claim: None, writer: Pinned::new(writer) })?;
+    bus.reader.fill(
+        reserved.handle(),
+        ReadEnd { peek: None, lost_told: 0, reader: Pinned::new(reader) },
+    )?;
     Ok(std::ptr::without_provenance_mut(reserved.publish()))
 }

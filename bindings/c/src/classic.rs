@@ -1,4 +1,5 @@
-//! The calls of ESHM 1.0: same symbols, same structs, same numbers.
+//! The calls of ESHM 1.0: same symbols, same structs, same numbers. Those that carry messages are in
+//! [`path`](crate::path).
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::time::Duration;
@@ -6,18 +7,13 @@ use std::time::Duration;
 use eshm::{Error, Options, PeerState, Role, Takeover};
 
 use crate::bus::{ESHMHandle, Open, Shown};
-use crate::fault::{BUFFER_TOO_SMALL, Fault};
+use crate::fault::Fault;
 use crate::guard::{call, status};
 use crate::open::{milliseconds, options_named};
-use crate::seat::{at_once, with_time};
 use crate::types::{self, ESHMConfig, ESHMStats};
 
-/// `ESHM_MAX_DATA_SIZE`: the most that `eshm_write` takes, whatever the geometry.
-const MAX_DATA_SIZE: usize = 4096;
 /// How often an AUTO looks again when the master comes and goes at the same time.
 const ROUNDS: u32 = 100;
-/// How long `eshm_read` waits.
-const READ_TIMEOUT_MS: u32 = 1000;
 
 /// What a program gives to be written.
 ///
@@ -135,100 +131,6 @@ fn init_either(options: &mut Options, stale_after: Duration) -> Result<*mut ESHM
 #[unsafe(no_mangle)]
 pub extern "C" fn eshm_destroy(handle: *mut ESHMHandle) -> c_int {
     status(|| Open::find(handle)?.close())
-}
-
-/// `eshm_write`
-///
-/// # Safety
-///
-/// `data` is NULL or points to `size` readable bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn eshm_write(
-    handle: *mut ESHMHandle,
-    data: *const c_void,
-    size: usize,
-) -> c_int {
-    status(|| {
-        let open = Open::find(handle)?;
-        if size > MAX_DATA_SIZE {
-            return Err(too_long(size));
-        }
-        // SAFETY: as the caller promises.
-        let message = unsafe { given(data, size)? };
-        at_once(&open.writer, open.key(), |end| Ok(end.writer.try_write(message)?))
-    })
-}
-
-#[cold]
-fn too_long(len: usize) -> Fault {
-    Fault::As(BUFFER_TOO_SMALL, Error::TooLong { len, max: MAX_DATA_SIZE })
-}
-
-/// `eshm_read`
-///
-/// # Safety
-///
-/// `buffer` is NULL or points to `buffer_size` writable bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn eshm_read(
-    handle: *mut ESHMHandle,
-    buffer: *mut c_void,
-    buffer_size: usize,
-) -> c_int {
-    call(|| {
-        // A length that is no int could not be told.
-        let buffer_size = buffer_size.min(c_int::MAX as usize);
-        // SAFETY: as the caller promises.
-        Ok(unsafe { read(handle, buffer, buffer_size, READ_TIMEOUT_MS) as c_int })
-    })
-}
-
-/// `eshm_read_ex`
-///
-/// # Safety
-///
-/// `buffer` is NULL or points to `buffer_size` writable bytes; `bytes_read` is NULL or writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn eshm_read_ex(
-    handle: *mut ESHMHandle,
-    buffer: *mut c_void,
-    buffer_size: usize,
-    bytes_read: *mut usize,
-    timeout_ms: u32,
-) -> c_int {
-    call(|| {
-        // SAFETY: as the caller promises.
-        let outcome = unsafe { read(handle, buffer, buffer_size, timeout_ms) };
-        // SAFETY: as the caller promises.
-        if let Some(bytes_read) = unsafe { bytes_read.as_mut() } {
-            *bytes_read = outcome.max(0).cast_unsigned();
-        }
-        Ok(outcome.min(0) as c_int)
-    })
-}
-
-/// Reads a message and gives its length, or a code, which is negative. In one place for both calls,
-/// so that the reader's own code becomes a part of it.
-#[inline(never)]
-unsafe fn read(
-    handle: *mut ESHMHandle,
-    buffer: *mut c_void,
-    size: usize,
-    timeout_ms: u32,
-) -> isize {
-    call(|| {
-        let open = Open::find(handle)?;
-        // SAFETY: as the caller promises.
-        let buffer = unsafe { place(buffer, size)? };
-        with_time(
-            &open.reader,
-            open.key(),
-            timeout_ms,
-            buffer,
-            |end, buffer| Ok(end.reader.try_read(buffer)?.cast_signed()),
-            |end, buffer, wait| Ok(end.reader.read_timeout(buffer, wait)?.cast_signed()),
-        )
-    })
 }
 
 /// `eshm_update_heartbeat`

@@ -10,7 +10,7 @@ use crate::classic::string;
 use crate::fault::{Fault, SHM_DELETE};
 use crate::guard::{call, status};
 use crate::open::{DIRECTORY, directory};
-use crate::seat::Seat;
+use crate::seat::{Seat, Value};
 use crate::sized;
 use crate::slab::{Found, Slab};
 use crate::thread::Kind;
@@ -47,6 +47,8 @@ impl From<Entry> for Item {
     }
 }
 
+impl Value for Vec<Item> {}
+
 fn find(list: *const ESHMList) -> Result<Found<Seat<Vec<Item>>>, Fault> {
     LISTS.find(list.addr()).ok_or(Fault::NoHandle)
 }
@@ -63,7 +65,7 @@ pub unsafe extern "C" fn eshm_list_open(path: *const c_char) -> *mut ESHMList {
         let path = unsafe { directory(path)? }.unwrap_or(DIRECTORY);
         let items = eshm::list_in(Path::new(path))?.into_iter().map(Item::from).collect();
         let reserved = LISTS.reserve().ok_or(Fault::Param("too many open lists"))?;
-        reserved.slot.body.fill(items)?;
+        reserved.slot.body.fill(reserved.handle(), items)?;
         Ok(std::ptr::without_provenance_mut(reserved.publish()))
     })
 }
@@ -73,7 +75,7 @@ pub unsafe extern "C" fn eshm_list_open(path: *const c_char) -> *mut ESHMList {
 pub extern "C" fn eshm_list_count(list: *mut ESHMList) -> usize {
     call(|| {
         let found = find(list)?;
-        Ok(found.slot.body.take_briefly(found.key())?.len())
+        Ok(found.slot.body.by(found.key()).take_briefly()?.len())
     })
 }
 
@@ -90,7 +92,7 @@ pub unsafe extern "C" fn eshm_list_get(
 ) -> c_int {
     status(|| {
         let found = find(list)?;
-        let items = found.slot.body.take_briefly(found.key())?;
+        let items = found.slot.body.by(found.key()).take_briefly()?;
         let item = items.get(index).ok_or(Fault::Param("the list has no such index"))?;
         // SAFETY: as the caller promises.
         unsafe { sized::write(entry, &described(item)) }

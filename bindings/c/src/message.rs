@@ -35,8 +35,7 @@ pub unsafe extern "C" fn eshm_write_ex(
         // SAFETY: as the caller promises.
         let message = unsafe { given(data, size)? };
         let written = with_time(
-            &open.writer,
-            open.key(),
+            open.writer(),
             timeout_ms,
             message,
             |end, message| {
@@ -95,8 +94,7 @@ pub unsafe extern "C" fn eshm_read_message(
         let buffer = unsafe { place(buffer, buffer_size)? };
         let mut told = ESHMMessage::default();
         let outcome = with_time(
-            &open.reader,
-            open.key(),
+            open.reader(),
             timeout_ms,
             (buffer, &mut told),
             |end, (buffer, told)| {
@@ -143,7 +141,7 @@ pub unsafe extern "C" fn eshm_next_size(handle: *mut ESHMHandle, size: *mut usiz
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let size = unsafe { out(size)? };
-        *size = at_once(&open.reader, open.key(), |end| Ok(end.reader.next_len()?))?;
+        *size = at_once(open.reader(), |end| Ok(end.reader.next_len()?))?;
         Ok(())
     })
 }
@@ -157,7 +155,7 @@ pub unsafe extern "C" fn eshm_next_size(handle: *mut ESHMHandle, size: *mut usiz
 pub unsafe extern "C" fn eshm_skip_to_latest(handle: *mut ESHMHandle, skipped: *mut u64) -> c_int {
     status(|| {
         let open = Open::find(handle)?;
-        let count = at_once(&open.reader, open.key(), |end| Ok(end.reader.skip_to_latest()?))?;
+        let count = at_once(open.reader(), |end| Ok(end.reader.skip_to_latest()?))?;
         // SAFETY: as the caller promises.
         if let Some(skipped) = unsafe { skipped.as_mut() } {
             *skipped = count;
@@ -180,7 +178,7 @@ pub unsafe extern "C" fn eshm_last_committed(
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let id = unsafe { out(id)? };
-        let end = open.writer.take_briefly(open.key())?;
+        let end = open.writer().take_briefly()?;
         if end.claim.is_some() {
             return Err(Fault::Param("a claim is open: commit or abort it first"));
         }
@@ -200,7 +198,7 @@ pub unsafe extern "C" fn eshm_last_read(handle: *mut ESHMHandle, id: *mut ESHMMe
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let id = unsafe { out(id)? };
-        let end = open.reader.take_briefly(open.key())?;
+        let end = open.reader().take_briefly()?;
         *id = some_id(end.unpeeked()?.last_id())?;
         Ok(())
     })
@@ -217,7 +215,7 @@ pub unsafe extern "C" fn eshm_lost(handle: *mut ESHMHandle, lost: *mut u64) -> c
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let lost = unsafe { out(lost)? };
-        let end = open.reader.take_briefly(open.key())?;
+        let end = open.reader().take_briefly()?;
         *lost = end.unpeeked()?.lost();
         Ok(())
     })

@@ -32,8 +32,7 @@ pub unsafe extern "C" fn eshm_claim(
         let place = unsafe { out(place)? };
         *place = std::ptr::null_mut();
         *place = with_time(
-            &open.writer,
-            open.key(),
+            open.writer(),
             timeout_ms,
             size,
             |end, size| claim(end, *size, None),
@@ -61,7 +60,7 @@ fn claim(end: &mut WriteEnd, size: usize, wait: Option<Duration>) -> Result<*mut
 pub extern "C" fn eshm_commit(handle: *mut ESHMHandle, size: usize) -> c_int {
     status(|| {
         let open = Open::find(handle)?;
-        let mut end = open.writer.take_briefly(open.key())?;
+        let mut end = open.writer().take_briefly()?;
         let claim = end.claim.take().ok_or(Fault::Param("no claim is open"))?;
         if size > claim.len() {
             end.claim = Some(claim);
@@ -76,7 +75,7 @@ pub extern "C" fn eshm_commit(handle: *mut ESHMHandle, size: usize) -> c_int {
 pub extern "C" fn eshm_abort(handle: *mut ESHMHandle) -> c_int {
     status(|| {
         let open = Open::find(handle)?;
-        let mut end = open.writer.take_briefly(open.key())?;
+        let mut end = open.writer().take_briefly()?;
         end.claim.take().map(drop).ok_or(Fault::Param("no claim is open"))
     })
 }
@@ -99,8 +98,7 @@ pub unsafe extern "C" fn eshm_peek(
         let view = unsafe { out(view)? };
         *view = ESHMView { data: std::ptr::null(), size: 0 };
         let (seen, told) = with_time(
-            &open.reader,
-            open.key(),
+            open.reader(),
             timeout_ms,
             (),
             |end, ()| peek(end, None),
@@ -133,7 +131,7 @@ fn peek(end: &mut ReadEnd, wait: Option<Duration>) -> Result<(ESHMView, ESHMMess
 pub extern "C" fn eshm_release(handle: *mut ESHMHandle) -> c_int {
     status(|| {
         let open = Open::find(handle)?;
-        let mut end = open.reader.take_briefly(open.key())?;
+        let mut end = open.reader().take_briefly()?;
         let peek = end.peek.take().ok_or(Fault::Param("no peek is open"))?;
         Ok(peek.release()?)
     })
@@ -144,7 +142,7 @@ pub extern "C" fn eshm_release(handle: *mut ESHMHandle) -> c_int {
 pub extern "C" fn eshm_keep(handle: *mut ESHMHandle) -> c_int {
     status(|| {
         let open = Open::find(handle)?;
-        let mut end = open.reader.take_briefly(open.key())?;
+        let mut end = open.reader().take_briefly()?;
         end.peek.take().map(drop).ok_or(Fault::Param("no peek is open"))
     })
 }

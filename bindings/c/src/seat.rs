@@ -4,14 +4,16 @@
 //! another thread gets its turn, while one waits for a message that does not come.
 
 use std::cell::UnsafeCell;
+use std::ffi::c_int;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use eshm::Error;
+use eshm::{Error, Now};
 
 use crate::fault::Fault;
 use crate::slab::Key;
-use crate::thread::Kind;
+use crate::thread::{self, Kind, Record, Step};
 use crate::turn::{Denied, Held, Patience, Turn};
 
 /// The longest that a call waits without looking whether its handle is still open.
@@ -32,13 +34,28 @@ pub struct Seat<V> {
 // moves between threads, hence `Send`.
 unsafe impl<V: Send> Sync for Seat<V> {}
 
+/// What a seat can hold.
+pub trait Value {
+    /// Where the usual thread may find it next time without asking, if that is allowed as it is now.
+    fn open_place(&mut self) -> Option<NonNull<()>> {
+        None
+    }
+}
+
 /// The value, for as long as this thread has its turn.
-pub struct Seated<'a, V> {
+pub struct Seated<'a, V: Value> {
     value: &'a mut V,
     held: Held<'a>,
 }
 
-impl<V> Seat<V> {
+/// The way to a seat, with the key to it, and perhaps one foot inside.
+pub struct Way<'a, V> {
+    seat: &'a Seat<V>,
+    key: Key,
+    step: Option<Step>,
+}
+
+impl<V: Value> Seat<V> {
     /// An empty seat whose turn is of this kind.
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
@@ -46,8 +63,8 @@ impl<V> Seat<V> {
     }
 
     /// Puts a value in. Only by who has the slot of this seat for itself.
-    pub fn fill(&self, value: V) -> Result<(), Fault> {
-        self.turn.renew();
+    pub fn fill(&self, handle: usize, value: V) -> Result<(), Fault> {
+        self.turn.renew(handle);
         // Held against a call on a stale handle of this slot, which looks at nothing but the turn.
         let _held = self
             .turn
@@ -63,9 +80,10 @@ impl<V> Seat<V> {
         self.turn.enter(|| Patience::Endless)
     }
 
-    /// Takes the value out.
+    /// Takes the value out, and the ticket that leads to it.
     pub fn empty(&self, held: &Held<'_>) -> Option<V> {
         assert!(held.is_of(&self.turn), "the turn of another seat");
+        held.allow(|| None);
         // SAFETY: the turn is held.
         unsafe { (*self.value.get()).take() }
     }
@@ -76,31 +94,56 @@ impl<V> Seat<V> {
         self.turn.is_inherited()
     }
 
+    /// The way here.
+    #[inline]
+    pub fn by(&self, key: Key) -> Way<'_, V> {
+        Way { seat: self, key, step: None }
+    }
+}
+
+impl<'a, V: Value> Way<'a, V> {
+    /// The same way for who may have stepped in.
+    #[inline]
+    #[must_use]
+    pub fn from(self, step: Option<Step>) -> Self {
+        Way { step, ..self }
+    }
+
     /// Takes the seat for something that is done at once.
-    pub fn take_briefly(&self, key: Key) -> Result<Seated<'_, V>, Fault> {
-        self.take(key, || Patience::Endless, || Error::Timeout)
+    pub fn take_briefly(mut self) -> Result<Seated<'a, V>, Fault> {
+        self.take(|| Patience::Endless, || Error::Timeout)
     }
 
     /// Takes the seat, if the handle is still open then.
     #[inline(always)]
-    pub fn take(
-        &self,
-        key: Key,
+    fn take(
+        &mut self,
         patience: impl FnOnce() -> Patience,
         busy: impl FnOnce() -> Error,
-    ) -> Result<Seated<'_, V>, Fault> {
-        let held = match self.turn.enter(patience) {
+    ) -> Result<Seated<'a, V>, Fault> {
+        let entered = match self.step.take() {
+            Some(step) => self.seat.turn.enter_from(step, patience),
+            None => self.seat.turn.enter(patience),
+        };
+        let held = match entered {
             Ok(held) => held,
             Err(denied) => return Err(explain(denied, busy())),
         };
-        if !key.is_open() {
+        if !self.key.is_open() {
             return Err(Fault::NoHandle);
         }
         // SAFETY: the turn is held for as long as the reference lives.
-        match unsafe { (*self.value.get()).as_mut() } {
+        match unsafe { (*self.seat.value.get()).as_mut() } {
             Some(value) => Ok(Seated { value, held }),
             None => Err(Fault::NoHandle),
         }
+    }
+}
+
+impl<V: Value> Drop for Seated<'_, V> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.held.allow(|| self.value.open_place());
     }
 }
 
@@ -113,7 +156,7 @@ fn explain(denied: Denied, busy: Error) -> Fault {
     }
 }
 
-impl<V> Deref for Seated<'_, V> {
+impl<V: Value> Deref for Seated<'_, V> {
     type Target = V;
 
     fn deref(&self) -> &V {
@@ -121,7 +164,7 @@ impl<V> Deref for Seated<'_, V> {
     }
 }
 
-impl<V> DerefMut for Seated<'_, V> {
+impl<V: Value> DerefMut for Seated<'_, V> {
     fn deref_mut(&mut self) -> &mut V {
         self.value
     }
@@ -131,7 +174,7 @@ impl<V> DerefMut for Seated<'_, V> {
 const BRIEF: Duration = Duration::from_nanos(1);
 
 /// What can be waited for.
-pub trait Awaited {
+pub trait Awaited: Value {
     /// What a call that does not wait gives when there is nothing: [`Error::Empty`] or
     /// [`Error::Full`].
     const NOTHING: Error;
@@ -140,15 +183,82 @@ pub trait Awaited {
     fn is_occupied(&self) -> bool;
 }
 
+/// What came of a quick try.
+pub enum Quick {
+    /// It is done, with this answer.
+    Done(c_int),
+    /// It is done, and somebody rang; still inside.
+    Rung(&'static Record),
+    /// Nothing was done; perhaps still inside.
+    Not(Option<&'static Record>),
+}
+
+/// Makes a try, if the thread steps in with a ticket.
+///
+/// # Safety
+///
+/// What handles of this kind have tickets for ([`Value::open_place`]) must be a `T`.
+#[inline(always)]
+pub unsafe fn quickly<T>(
+    kind: Kind,
+    handle: usize,
+    now: impl FnOnce(&mut T) -> Now<c_int>,
+) -> Quick {
+    // SAFETY: as the caller promises.
+    unsafe { still_quickly(thread::step_in(kind, handle), handle, now) }
+}
+
+/// Makes another try, if the thread is still inside with its ticket.
+///
+/// # Safety
+///
+/// As for [`quickly`], by which the thread stepped in.
+#[inline(always)]
+pub unsafe fn still_quickly<T>(
+    inside: Option<&'static Record>,
+    handle: usize,
+    now: impl FnOnce(&mut T) -> Now<c_int>,
+) -> Quick {
+    let Some(record) = inside.filter(|record| record.has_ticket(handle)) else {
+        return Quick::Not(inside);
+    };
+    // SAFETY: it is what the caller says. Until the thread steps out, nobody else uses it or takes it
+    // away: who withdraws the ticket waits for that.
+    let value = unsafe { &mut *record.place().cast::<T>() };
+    match now(value) {
+        Now::Done(code) => Quick::Done(record.step_out(handle, code)),
+        Now::Rung(_) => Quick::Rung(record),
+        Now::Not => Quick::Not(inside),
+    }
+}
+
+/// Does what is left to do after a quick try, when somebody rang. Nobody came in between, whoever
+/// wants the turn or the handle meanwhile.
+///
+/// # Safety
+///
+/// As for [`quickly`], which said [`Quick::Rung`].
+pub unsafe fn attend<T, A>(
+    record: &'static Record,
+    handle: usize,
+    attend: impl FnOnce(&mut T) -> A,
+) -> A {
+    let _step = Step::new(record);
+    // SAFETY: as in `still_quickly`: the thread is still inside.
+    let value = unsafe { &mut *record.place().cast::<T>() };
+    // What it finds may change the value so that another call must look at it.
+    record.withdraw(handle);
+    attend(value)
+}
+
 /// Makes one try, now.
 #[inline(always)]
 pub fn at_once<V: Awaited, T>(
-    seat: &Seat<V>,
-    key: Key,
+    mut way: Way<'_, V>,
     now: impl FnOnce(&mut V) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let seated = seat.take(key, || Patience::Short, || V::NOTHING)?;
-    if seated.is_occupied() { Err(Fault::Eshm(V::NOTHING)) } else { now(seated.value) }
+    let mut seated = way.take(|| Patience::Short, || V::NOTHING)?;
+    if seated.is_occupied() { Err(Fault::Eshm(V::NOTHING)) } else { now(&mut seated) }
 }
 
 /// Makes a try `now`, and then, for as long as there is time and nothing there, tries that wait.
@@ -156,8 +266,7 @@ pub fn at_once<V: Awaited, T>(
 /// part of its caller.
 #[inline(always)]
 pub fn with_time<V: Awaited, G, T>(
-    seat: &Seat<V>,
-    key: Key,
+    mut way: Way<'_, V>,
     timeout_ms: u32,
     mut given: G,
     now: impl FnOnce(&mut V, &mut G) -> Result<T, Fault>,
@@ -165,32 +274,31 @@ pub fn with_time<V: Awaited, G, T>(
 ) -> Result<T, Fault> {
     let is_now = timeout_ms == 0;
     let nothing = || if is_now { V::NOTHING } else { Error::Timeout };
-    let seated = seat.take(key, || patience(timeout_ms), nothing)?;
+    let mut seated = way.take(|| patience(timeout_ms), nothing)?;
     if seated.is_occupied() {
         if is_now {
             return Err(Fault::Eshm(V::NOTHING));
         }
     } else {
-        match now(seated.value, &mut given) {
+        match now(&mut seated, &mut given) {
             Ok(done) => return Ok(done),
             Err(fault) if is_now || !is_nothing(&fault) => return Err(fault),
             Err(_) => {}
         }
     }
-    wait_in_slices(seat, seated, key, timeout_ms, |value, wait| later(value, &mut given, wait))
+    wait_in_slices(way, seated, timeout_ms, |value, wait| later(value, &mut given, wait))
 }
 
 #[inline(never)]
 fn wait_in_slices<'a, V: Awaited, T>(
-    seat: &'a Seat<V>,
+    mut way: Way<'a, V>,
     first: Seated<'a, V>,
-    key: Key,
     timeout_ms: u32,
     mut later: impl FnMut(&mut V, Duration) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let mut seated = first;
     if !seated.is_occupied() {
-        match later(seated.value, BRIEF) {
+        match later(&mut seated, BRIEF) {
             Err(fault) if is_nothing(&fault) => {}
             done => return done,
         }
@@ -220,7 +328,7 @@ fn wait_in_slices<'a, V: Awaited, T>(
         if slice.is_zero() && timeout_ms != FOREVER {
             return Err(Fault::Eshm(Error::Timeout));
         }
-        seated = seat.take(key, || until(timeout_ms, end), || Error::Timeout)?;
+        seated = way.take(|| until(timeout_ms, end), || Error::Timeout)?;
     }
 }
 

@@ -20,7 +20,8 @@ const CHUNK: usize = 64;
 const CHUNKS: usize = 256;
 const SLOT_BITS: u32 = 14;
 const KIND_SHIFT: u32 = 4;
-const SLOT_SHIFT: u32 = 6;
+/// Where the number of the slot is in a handle.
+pub const SLOT_SHIFT: u32 = 6;
 const USES_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
 
 const _: () = assert!(CHUNK * CHUNKS == 1 << SLOT_BITS);
@@ -155,12 +156,17 @@ pub struct Reserved<B: 'static> {
 }
 
 impl<B> Reserved<B> {
-    /// Lets a handle lead to the slot; returns the handle.
+    /// The handle that will lead to the slot.
+    #[must_use]
+    pub fn handle(&self) -> usize {
+        ((self.slot.uses.load(Ordering::Relaxed) + 1) << USES_SHIFT) | self.tag
+    }
+
+    /// Lets the handle lead to the slot; returns it.
     #[must_use]
     pub fn publish(self) -> usize {
-        let uses = self.slot.uses.load(Ordering::Relaxed) + 1;
-        self.slot.uses.store(uses, Ordering::Relaxed);
-        let handle = (uses << USES_SHIFT) | self.tag;
+        let handle = self.handle();
+        self.slot.uses.store(handle >> USES_SHIFT, Ordering::Relaxed);
         // Release: who finds the slot sees the body filled.
         self.slot.seal.store(handle, Ordering::Release);
         std::mem::forget(self);

@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::guard::{call, status};
 use crate::message::needed;
 use crate::open::{given, options_named};
-use crate::seat::{Awaited, Seat, with_time};
+use crate::seat::{Awaited, Seat, Value, with_time};
 use crate::sized::write_if_wanted;
 use crate::slab::{Found, Slab};
 use crate::thread::Kind;
@@ -25,6 +25,8 @@ pub struct ESHMTap {
 static TAPS: Slab<Seat<TapEnd>> = Slab::new(2, || Seat::new(Kind::Reading));
 
 struct TapEnd(Tap);
+
+impl Value for TapEnd {}
 
 impl Awaited for TapEnd {
     const NOTHING: Error = Error::Empty;
@@ -59,7 +61,7 @@ pub unsafe extern "C" fn eshm_tap_open(
             tap.from_oldest();
         }
         let reserved = TAPS.reserve().ok_or(Fault::Param("too many open taps"))?;
-        reserved.slot.body.fill(TapEnd(tap))?;
+        reserved.slot.body.fill(reserved.handle(), TapEnd(tap))?;
         Ok(std::ptr::without_provenance_mut(reserved.publish()))
     })
 }
@@ -83,8 +85,7 @@ pub unsafe extern "C" fn eshm_tap_read(
         // SAFETY: as the caller promises.
         let buffer = unsafe { place(buffer, buffer_size)? };
         let outcome = with_time(
-            &found.slot.body,
-            found.key(),
+            found.slot.body.by(found.key()),
             timeout_ms,
             buffer,
             |end, buffer| Ok(end.0.try_read(buffer)?),
@@ -110,7 +111,7 @@ pub extern "C" fn eshm_tap_close(tap: *mut ESHMTap) -> c_int {
 }
 
 /// Closes a handle that is one seat; see `Open::close`.
-pub fn close<V>(found: Found<Seat<V>>) -> Result<(), Fault>
+pub fn close<V: Value>(found: Found<Seat<V>>) -> Result<(), Fault>
 where
     Seat<V>: Sync,
 {

@@ -1,36 +1,179 @@
 //! Which thread is calling, told in one instruction, and what it says about itself.
 //!
-//! Every thread that was given a turn for itself (see [`crate::turn`]) has a [`Record`] for turns of
-//! that kind: where it says which one it is using. Records are never freed, so that a reader of one needs no care; a
-//! thread that ended leaves its own to the next thread whose control block lies at the same place.
+//! Every thread that was given a turn for itself (see [`crate::turn`]) has some [`Record`]s for turns
+//! of that kind: where it says which one it is using, and which it may use without asking. Records
+//! are never freed, so that a reader of one needs no care; a thread that ended leaves its own to the
+//! next thread whose control block lies at the same place.
 
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::ffi::c_void;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 
-/// The kinds of turns; a thread is inside at most one of each by way of its record.
+use crate::slab::SLOT_SHIFT;
+
+/// The kinds of turns. A handle means one turn of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// At a half that writes.
+    /// At the half of a bus that writes.
     Writing,
     /// At anything else.
     Reading,
 }
 
-/// What one thread says about itself. Written at every call, so on cache lines of its own.
-#[repr(align(128))]
+/// What one thread says about some of the turns of a kind: those of handles whose slots have the same
+/// number, modulo [`EACH`].
+#[repr(C, align(64))]
 pub struct Record {
+    /// The handle whose turn this thread has for itself, and may enter without asking; or
+    /// [`none_for`] it.
+    ticket: AtomicUsize,
+    /// What that handle leads to.
+    place: AtomicPtr<()>,
+    /// The turn that the thread is using, by the low half of its handle, or [`OUTSIDE`]. Others wait
+    /// on it (futex).
+    pub inside: AtomicU32,
     /// Whose record this is, as [`current`] tells it.
     pub thread: usize,
-    /// The process it was written in: a forked child inherits what the parent's threads said.
+}
+
+/// Inside of nothing. No handle looks like this, nor memory that was wiped.
+pub const OUTSIDE: u32 = 1;
+
+/// No ticket: what is looked for elsewhere.
+const fn none_for(handle: usize) -> usize {
+    handle ^ (1 << SLOT_SHIFT)
+}
+
+/// How many buses a thread can have tickets for. A power of two.
+const EACH: usize = 8;
+
+/// All that one thread says. Written at every call, so in memory of its own.
+#[repr(C)]
+struct Records {
+    each: [[Record; EACH]; 2],
+    /// The kernel wipes them in a forked child, so that no ticket is valid there.
+    are_wiped: bool,
+    /// The process it was written in: a forked child inherits what is not wiped.
     process: AtomicU32,
-    /// The turn that the thread is using; 0: none. Others wait on it (futex).
-    pub inside: AtomicU32,
-    kind: Kind,
-    next: *const Record,
+    next: *const Records,
 }
 
 /// All records, newest first.
-static RECORDS: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
+static RECORDS: AtomicPtr<Records> = AtomicPtr::new(ptr::null_mut());
+
+impl Record {
+    /// Whether the thread has the ticket for this handle. Asked after stepping in.
+    #[inline(always)]
+    pub fn has_ticket(&self, handle: usize) -> bool {
+        // Light side, pairs with `Turn::revoke`: said that I am inside, or out, then look.
+        compiler_fence(Ordering::SeqCst);
+        self.ticket.load(Ordering::Relaxed) == handle
+    }
+
+    /// What the ticket leads to.
+    #[inline(always)]
+    pub fn place(&self) -> *mut () {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    /// Steps out, of a turn that was entered with a ticket, and passes the answer on.
+    #[inline(always)]
+    pub fn step_out<A>(&'static self, handle: usize, answer: A) -> A {
+        // Release: what was done inside is seen by who waits for this (`Turn::outlast`).
+        self.inside.store(OUTSIDE, Ordering::Release);
+        if self.has_ticket(handle) { answer } else { self.wake_with(answer) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_with<A>(&self, answer: A) -> A {
+        wake_all(&self.inside);
+        answer
+    }
+
+    /// Gives the thread a ticket. Only by itself, while it is inside.
+    #[inline(always)]
+    pub fn issue(&self, handle: usize, place: *mut ()) {
+        if self.ticket.load(Ordering::Relaxed) != handle && self.can_have_tickets() {
+            // Relaxed: for this thread alone; a signal handler in between finds it inside.
+            self.place.store(place, Ordering::Relaxed);
+            self.ticket.store(handle, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the thread finds its tickets, and a child of this process does not.
+    #[cold]
+    fn can_have_tickets(&self) -> bool {
+        if here::get().is_null() {
+            // The records of a thread that ended, taken over.
+            find(self.thread).into_iter().for_each(here::set);
+        }
+        // SAFETY: as in `step_in`.
+        unsafe { here::get().as_ref() }.is_some_and(|records| records.are_wiped)
+    }
+
+    /// Takes the ticket for this handle back.
+    #[inline(always)]
+    pub fn withdraw(&self, handle: usize) {
+        // Relaxed: barriers order it where that matters. Looked at first, since it is seldom there.
+        if self.ticket.load(Ordering::Relaxed) == handle {
+            let (old, new, order) = (handle, none_for(handle), Ordering::Relaxed);
+            let _ = self.ticket.compare_exchange(old, new, order, order);
+        }
+    }
+}
+
+/// One foot inside, by a record; steps out when dropped.
+pub struct Step(&'static Record);
+
+impl Step {
+    /// For who stepped in by this record.
+    #[inline]
+    #[must_use]
+    pub fn new(record: &'static Record) -> Step {
+        Step(record)
+    }
+
+    /// Stays inside.
+    #[inline]
+    #[must_use]
+    pub fn stay(self) -> &'static Record {
+        ManuallyDrop::new(self).0
+    }
+}
+
+impl Drop for Step {
+    #[cold]
+    fn drop(&mut self) {
+        // Release: as in `Record::step_out`. Woken anyway: somebody may wait.
+        self.0.inside.store(OUTSIDE, Ordering::Release);
+        wake_all(&self.0.inside);
+    }
+}
+
+impl Records {
+    #[inline(always)]
+    fn of(&self, kind: Kind, handle: usize) -> &Record {
+        &self.each[kind as usize][(handle >> SLOT_SHIFT) % EACH]
+    }
+}
+
+/// Steps into the turn of this handle, if the calling thread has a ticket for it and is outside. The
+/// ticket may have been withdrawn just now: [`Record::has_ticket`] tells.
+#[inline(always)]
+#[must_use]
+pub fn step_in(kind: Kind, handle: usize) -> Option<&'static Record> {
+    // SAFETY: what is there was put there by `record`, and is never freed.
+    let record = unsafe { here::get().as_ref()? }.of(kind, handle);
+    // Relaxed: of this thread's own making, or withdrawn, which is looked at again.
+    let may_enter = record.ticket.load(Ordering::Relaxed) == handle
+        && record.inside.load(Ordering::Relaxed) == OUTSIDE;
+    if may_enter {
+        record.inside.store(handle as u32, Ordering::Relaxed);
+    }
+    may_enter.then_some(record)
+}
 
 /// A number that no other living thread of this process has; never 0.
 #[inline]
@@ -65,46 +208,136 @@ pub fn current() -> usize {
     }
 }
 
-/// The calling thread's record for turns of a kind, made if there is none.
+/// The calling thread's record for the turn of a handle, made if there is none; `None` if there is no
+/// memory for it.
 #[must_use]
-pub fn record(kind: Kind) -> &'static Record {
+pub fn record(kind: Kind, handle: usize) -> Option<&'static Record> {
     let me = current();
     let process = std::process::id();
-    let record = find(me, kind).unwrap_or_else(|| add(me, kind, process));
-    if record.process.swap(process, Ordering::Relaxed) != process {
+    let records = find(me).or_else(|| add(me, process))?;
+    if records.process.swap(process, Ordering::Relaxed) != process {
         // After a fork: whatever the parent's thread was inside of, this one is not.
-        record.inside.store(0, Ordering::Relaxed);
+        let each = records.each.iter().flatten();
+        each.for_each(|record| record.inside.store(OUTSIDE, Ordering::Relaxed));
     }
-    record
+    here::set(records);
+    Some(records.of(kind, handle))
 }
 
-fn find(thread: usize, kind: Kind) -> Option<&'static Record> {
-    let mut next: *const Record = RECORDS.load(Ordering::Acquire);
+fn find(thread: usize) -> Option<&'static Records> {
+    let mut next: *const Records = RECORDS.load(Ordering::Acquire);
     // SAFETY: records are published whole (acquire, pairs with `add`) and never freed.
-    while let Some(record) = unsafe { next.as_ref() } {
-        if record.thread == thread && record.kind == kind {
-            return Some(record);
+    while let Some(records) = unsafe { next.as_ref() } {
+        if records.each[0][0].thread == thread {
+            return Some(records);
         }
-        next = record.next;
+        next = records.next;
     }
     None
 }
 
-fn add(thread: usize, kind: Kind, process: u32) -> &'static Record {
-    let inside = AtomicU32::new(0);
-    let process = AtomicU32::new(process);
-    let record = Record { thread, inside, kind, process, next: ptr::null() };
-    let record = Box::into_raw(Box::new(record));
+fn add(thread: usize, process: u32) -> Option<&'static Records> {
+    let (place, are_wiped) = map(size_of::<Records>())?;
+    let record = |index| Record {
+        ticket: AtomicUsize::new(none_for(index << SLOT_SHIFT)),
+        place: AtomicPtr::new(ptr::null_mut()),
+        inside: AtomicU32::new(OUTSIDE),
+        thread,
+    };
+    let each = std::array::from_fn(|_| std::array::from_fn(record));
     let mut head = RECORDS.load(Ordering::Relaxed);
+    let records = place.cast::<Records>().as_ptr();
+    let process = AtomicU32::new(process);
+    // SAFETY: fresh memory, of whole pages, long enough.
+    unsafe { records.write(Records { each, are_wiped, process, next: head }) };
     loop {
-        // SAFETY: the record is ours alone until the exchange below publishes it.
-        unsafe { (*record).next = head };
         // Release: pairs with `find`.
-        match RECORDS.compare_exchange_weak(head, record, Ordering::Release, Ordering::Relaxed) {
+        match RECORDS.compare_exchange_weak(head, records, Ordering::Release, Ordering::Relaxed) {
             // SAFETY: published, and never freed or written to again but for its atomics.
-            Ok(_) => return unsafe { &*record },
+            Ok(_) => return Some(unsafe { &*records }),
             Err(seen) => head = seen,
         }
+        // SAFETY: the records are ours alone until the exchange publishes them.
+        unsafe { (*records).next = head };
+    }
+}
+
+/// Memory that a forked child finds wiped, if the kernel can do that.
+fn map(len: usize) -> Option<(NonNull<c_void>, bool)> {
+    let (access, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: new memory; nothing that exists is touched.
+    let memory = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the memory was mapped just now, and nothing is there yet.
+    let is_wiped = unsafe { libc::madvise(memory, len, libc::MADV_WIPEONFORK) == 0 };
+    NonNull::new(memory).map(|memory| (memory, is_wiped))
+}
+
+/// Where the calling thread finds its records.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod here {
+    use std::arch::{asm, global_asm};
+
+    use super::Records;
+
+    // A `thread_local!` of a shared library costs a call into the loader, more than all else before a
+    // message is touched. This is a word in the block that every thread has from its start (the
+    // initial-exec model), of which the loader keeps some for libraries that are loaded later.
+    global_asm!(
+        ".pushsection .tbss.eshm_here, \"awT\", @nobits",
+        ".hidden eshm_here",
+        ".globl eshm_here",
+        ".type eshm_here, @object",
+        ".p2align 3",
+        "eshm_here:",
+        ".zero 8",
+        ".size eshm_here, 8",
+        ".popsection",
+    );
+
+    #[inline(always)]
+    pub fn get() -> *const Records {
+        let records: *const Records;
+        // SAFETY: reads a word of the thread's own block, at the offset that the loader wrote down.
+        unsafe {
+            asm!("mov {0}, qword ptr [rip + eshm_here@gottpoff]",
+                "mov {0}, qword ptr fs:[{0}]",
+                out(reg) records,
+                options(nostack, preserves_flags, readonly, pure));
+        }
+        records
+    }
+
+    pub fn set(records: &'static Records) {
+        // SAFETY: writes that word.
+        unsafe {
+            asm!("mov {0}, qword ptr [rip + eshm_here@gottpoff]",
+                "mov qword ptr fs:[{0}], {1}",
+                out(reg) _, in(reg) records,
+                options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
+mod here {
+    use std::cell::Cell;
+    use std::ptr;
+
+    use super::Records;
+
+    thread_local!(static HERE: Cell<*const Records> = const { Cell::new(ptr::null()) });
+
+    #[inline]
+    pub fn get() -> *const Records {
+        HERE.with(Cell::get)
+    }
+
+    pub fn set(records: &'static Records) {
+        HERE.with(|here| here.set(records));
     }
 }
 
@@ -130,6 +363,14 @@ pub fn has_barrier() -> bool {
     }
 }
 
+/// Wakes who waits on a word of this process.
+#[cold]
+pub fn wake_all(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: wakes who waits on this address; touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX) };
+}
+
 fn register() -> bool {
     membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
 }
@@ -145,10 +386,12 @@ mod tests {
 
     #[test]
     fn threads_differ_and_keep_their_record() {
-        let mine = record(Kind::Writing);
+        let record = |kind, handle| record(kind, handle).expect("there is memory");
+        let mine = record(Kind::Writing, 0);
         assert_eq!(mine.thread, current());
-        assert!(ptr::eq(mine, record(Kind::Writing)));
-        assert!(!ptr::eq(mine, record(Kind::Reading)));
+        assert!(ptr::eq(mine, record(Kind::Writing, 0)));
+        assert!(!ptr::eq(mine, record(Kind::Reading, 0)));
+        assert!(!ptr::eq(mine, record(Kind::Writing, 1 << SLOT_SHIFT)));
         let other = std::thread::spawn(current).join().expect("the thread ends");
         assert_ne!(other, current());
     }

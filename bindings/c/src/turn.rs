@@ -5,9 +5,11 @@
 //! reach the other core. So a turn that one thread took a few times in a row becomes *its own*:
 //!
 //! ```text
-//!   owner enters   inside = id; (light barrier); owner still me?    owner leaves   inside = 0;
+//!   owner enters   inside = id; (light barrier); owner still me?    owner leaves   inside = none;
 //!                                                                   (light); owner still me? else wake
-//!   other enters   take the word; owner = nobody; (heavy barrier); wait until inside != id
+//!   with a ticket  the same, where it asks: ticket still there?     the same
+//!   other enters   take the word; owner = nobody; (heavy barrier); withdraw the ticket; (heavy);
+//!                  wait until inside != id
 //! ```
 //!
 //! Light is a compiler fence; heavy is `membarrier`, which makes every running thread of the
@@ -15,8 +17,15 @@
 //! sees that the owner is inside. From then on the word is an ordinary lock (0 free, 1 taken, 2
 //! taken and somebody sleeps), until one thread again comes often enough alone.
 //!
+//! A ticket (see [`thread::step_in`]) spares the owner the way to the turn, which costs as much as the
+//! message: it is found by the handle alone, and leads to what the turn protects. The owner issues it
+//! to itself while it is inside, and looks afterwards whether it is the owner; so from the first heavy
+//! barrier on it issues none that it keeps. The second one is to the ticket what the first is to the
+//! ownership.
+//!
 //! Who may touch what the turn protects: the owner while its `inside` is the turn's id, if it saw
-//! itself as owner after it said so; or who holds the word, after owner was seen or made nobody.
+//! itself as owner, or its ticket, after it said so; or who holds the word, after owner was seen or
+//! made nobody.
 //!
 //! Must never: wait without a bound for a process that forked away (the holder may not exist here),
 //! or let one thread in twice (a signal handler inside a call).
@@ -25,7 +34,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use std::time::{Duration, Instant};
 
-use crate::thread::{self, Kind, Record};
+use crate::thread::{self, Kind, OUTSIDE, Record, Step, wake_all};
 
 /// How often a thread comes alone before the turn is made its own, the first time.
 const FIRST_PRICE: u32 = 16;
@@ -60,7 +69,8 @@ pub enum Denied {
 #[repr(C)]
 pub struct Turn {
     owner: AtomicPtr<Record>,
-    id: AtomicU32,
+    /// The handle that it is the turn of.
+    handle: AtomicUsize,
     kind: Kind,
     word: AtomicU32,
     holder: AtomicUsize,
@@ -87,8 +97,8 @@ impl Turn {
     pub const fn new(kind: Kind) -> Self {
         Turn {
             kind,
-            id: AtomicU32::new(0),
             owner: AtomicPtr::new(ptr::null_mut()),
+            handle: AtomicUsize::new(0),
             word: AtomicU32::new(0),
             holder: AtomicUsize::new(0),
             patient: AtomicBool::new(false),
@@ -100,12 +110,9 @@ impl Turn {
         }
     }
 
-    /// Makes the turn one of this process. Only while nobody uses it.
-    pub fn renew(&self) {
-        static IDS: AtomicU32 = AtomicU32::new(1);
-        if self.id.load(Ordering::Relaxed) == 0 {
-            self.id.store(IDS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        }
+    /// Makes the turn that of a handle of this process. Only while nobody uses it.
+    pub fn renew(&self, handle: usize) {
+        self.handle.store(handle, Ordering::Relaxed);
         if self.process.swap(std::process::id(), Ordering::Relaxed) != std::process::id() {
             // A place inherited through a fork: nobody of this process is in it.
             self.word.store(0, Ordering::Relaxed);
@@ -131,12 +138,10 @@ impl Turn {
         // made by this thread, or `thread` differs; so no ordering is needed.
         if let Some(record) = unsafe { NonNull::new(owner).map(|record| record.as_ref()) }
             && record.thread == thread::current()
-            && record.inside.load(Ordering::Relaxed) == 0
+            && record.inside.load(Ordering::Relaxed) == OUTSIDE
         {
-            record.inside.store(self.id.load(Ordering::Relaxed), Ordering::Relaxed);
-            // Light side, pairs with `revoke`: said that I am inside, then look.
-            compiler_fence(Ordering::SeqCst);
-            if self.owner.load(Ordering::Relaxed) == owner {
+            record.inside.store(self.handle.load(Ordering::Relaxed) as u32, Ordering::Relaxed);
+            if self.is_owned_by(record) {
                 return Ok(Held { turn: self, record: Some(record) });
             }
             self.leave_owned(record);
@@ -144,13 +149,33 @@ impl Turn {
         self.enter_locked(patience())
     }
 
+    /// Takes the turn, for who stepped in with a ticket.
+    #[inline(always)]
+    pub fn enter_from(
+        &self,
+        step: Step,
+        patience: impl FnOnce() -> Patience,
+    ) -> Result<Held<'_>, Denied> {
+        let record = step.stay();
+        if self.is_owned_by(record) {
+            return Ok(Held { turn: self, record: Some(record) });
+        }
+        self.leave_owned(record);
+        self.enter_locked(patience())
+    }
+
+    #[inline(always)]
+    fn is_owned_by(&self, record: &Record) -> bool {
+        // Light side, pairs with `revoke`: said that I am inside, or out, then look.
+        compiler_fence(Ordering::SeqCst);
+        ptr::eq(self.owner.load(Ordering::Relaxed), record)
+    }
+
     #[inline(always)]
     fn leave_owned(&self, record: &'static Record) {
         // Release: what was done inside is seen by who waits for this (`outlast`).
-        record.inside.store(0, Ordering::Release);
-        // Light side, pairs with `revoke`: said that I am out, then look.
-        compiler_fence(Ordering::SeqCst);
-        if !ptr::eq(self.owner.load(Ordering::Relaxed), record) {
+        record.inside.store(OUTSIDE, Ordering::Release);
+        if !self.is_owned_by(record) {
             wake_all(&record.inside);
         }
     }
@@ -174,10 +199,12 @@ impl Turn {
         self.owner.store(ptr::null_mut(), Ordering::Relaxed);
         self.wanted.fetch_add(1, Ordering::Relaxed);
         // Heavy side: said that nobody is owner, then look who is inside.
-        let outcome = match thread::barrier_everywhere() {
-            true => self.outlast(record, patience),
-            false => Err(Denied::Busy),
+        let is_seen = thread::barrier_everywhere() && {
+            // From the first barrier on the owner issues no ticket that it keeps.
+            record.withdraw(self.handle.load(Ordering::Relaxed));
+            thread::barrier_everywhere()
         };
+        let outcome = if is_seen { self.outlast(record, patience) } else { Err(Denied::Busy) };
         self.wanted.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(()) => self.price.store(self.dearer(), Ordering::Relaxed),
@@ -193,7 +220,7 @@ impl Turn {
 
     /// Waits until the former owner is out.
     fn outlast(&self, record: &'static Record, patience: Patience) -> Result<(), Denied> {
-        let (inside, id) = (&record.inside, self.id.load(Ordering::Relaxed));
+        let (inside, id) = (&record.inside, self.handle.load(Ordering::Relaxed) as u32);
         let mut tries = 0;
         // Acquire: pairs with `leave_owned`.
         while inside.load(Ordering::Acquire) == id {
@@ -281,13 +308,30 @@ impl Turn {
         self.streak.store(streak, Ordering::Relaxed);
         if streak >= self.price.load(Ordering::Relaxed) && thread::has_barrier() {
             self.streak.store(0, Ordering::Relaxed);
-            let record = ptr::from_ref(thread::record(self.kind)).cast_mut();
-            self.owner.store(record, Ordering::Relaxed);
+            let record = thread::record(self.kind, self.handle.load(Ordering::Relaxed));
+            let owner = record.map_or(ptr::null_mut(), |record| ptr::from_ref(record).cast_mut());
+            self.owner.store(owner, Ordering::Relaxed);
         }
     }
 }
 
 impl Held<'_> {
+    /// Gives the owner a ticket to this place, or takes it back. Said anew by whoever had the turn the
+    /// long way, since it may have changed what is there.
+    #[inline(always)]
+    pub fn allow(&self, place: impl FnOnce() -> Option<NonNull<()>>) {
+        let Some(record) = self.record else { return };
+        let handle = self.turn.handle.load(Ordering::Relaxed);
+        if let Some(place) = place() {
+            record.issue(handle, place.as_ptr());
+            if self.turn.is_owned_by(record) {
+                return;
+            }
+        }
+        // Before it is outside, so that nothing steps in with it.
+        record.withdraw(handle);
+    }
+
     /// Whether another thread waits for the turn.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
@@ -335,17 +379,12 @@ fn wait(word: &AtomicU32, value: u32, at_most: Duration) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, &raw const time) };
 }
 
-#[cold]
-fn wake_all(word: &AtomicU32) {
-    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: wakes who waits on this address; touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slab::SLOT_SHIFT;
     use std::cell::UnsafeCell;
+    use std::sync::mpsc;
 
     struct Counter(Turn, UnsafeCell<(u64, u64)>);
     // SAFETY: the pair is touched only with the turn held.
@@ -353,14 +392,36 @@ mod tests {
 
     impl Counter {
         fn new() -> &'static Counter {
+            static NUMBERS: AtomicUsize = AtomicUsize::new(1);
             let counter =
                 Box::leak(Box::new(Counter(Turn::new(Kind::Writing), UnsafeCell::new((0, 0)))));
-            counter.0.renew();
+            counter.0.renew(NUMBERS.fetch_add(1, Ordering::Relaxed) << SLOT_SHIFT | 16);
             counter
         }
 
+        fn handle(&self) -> usize {
+            self.0.handle.load(Ordering::Relaxed)
+        }
+
         fn step(&self) {
-            let _held = self.0.enter(|| Patience::Endless).expect("the turn comes");
+            let held = self.0.enter(|| Patience::Endless).expect("the turn comes");
+            self.count();
+            held.allow(|| NonNull::new(self.1.get().cast()));
+        }
+
+        /// With a ticket, if there is one.
+        fn step_quickly(&self) -> bool {
+            let Some(record) = thread::step_in(Kind::Writing, self.handle()) else { return false };
+            if !record.has_ticket(self.handle()) {
+                drop(Step::new(record));
+                return false;
+            }
+            assert_eq!(record.place(), self.1.get().cast());
+            self.count();
+            record.step_out(self.handle(), true)
+        }
+
+        fn count(&self) {
             // SAFETY: the turn is held.
             let pair = unsafe { &mut *self.1.get() };
             assert_eq!(pair.0, pair.1, "two threads inside");
@@ -374,19 +435,55 @@ mod tests {
         }
     }
 
+    fn record_of(counter: &Counter) -> &'static Record {
+        thread::record(Kind::Writing, counter.handle()).expect("there is memory")
+    }
+
     #[test]
     fn the_usual_thread_becomes_the_owner() {
         let counter = Counter::new();
+        assert!(!counter.step_quickly(), "it does not come so easily");
         (0..FIRST_PRICE + 2).for_each(|_| counter.step());
         assert_eq!(counter.is_owned(), thread::has_barrier());
-        std::thread::spawn(|| counter.step()).join().expect("the thread ends");
+        assert_eq!(counter.step_quickly(), thread::has_barrier());
+        let other = std::thread::spawn(|| {
+            assert!(!counter.step_quickly(), "the ticket is of another thread");
+            counter.step();
+        });
+        other.join().expect("the thread ends");
         assert!(!counter.is_owned(), "another thread takes it back");
+        assert!(!counter.step_quickly(), "and the ticket");
+    }
+
+    #[test]
+    fn a_ticket_is_of_one_handle_and_taken_back() {
+        let (counter, other) = (Counter::new(), Counter::new());
+        for counter in [counter, other] {
+            (0..FIRST_PRICE + 2).for_each(|_| counter.step());
+        }
+        if !thread::has_barrier() {
+            return;
+        }
+        assert!(counter.step_quickly() && other.step_quickly());
+        for handle in [0, 1, 16, counter.handle() ^ 1, counter.handle() ^ (1 << 40), usize::MAX] {
+            assert!(thread::step_in(Kind::Writing, handle).is_none(), "{handle:#x}");
+        }
+        assert!(thread::step_in(Kind::Reading, counter.handle()).is_none());
+        // Inside, as a signal handler would find it.
+        let inside = thread::step_in(Kind::Writing, counter.handle()).expect("there is a ticket");
+        assert!(!counter.step_quickly());
+        assert_eq!(counter.0.enter(|| Patience::Endless).map(drop), Err(Denied::Nested));
+        drop(Step::new(inside));
+        counter.step();
+        assert!(counter.step_quickly());
+        counter.0.enter(|| Patience::Endless).expect("its own").allow(|| None);
+        assert!(!counter.step_quickly());
+        assert!(other.step_quickly());
     }
 
     /// One thread comes all the time and so becomes the owner again and again; the other comes
     /// whenever it has, and takes the turn back at whatever point the owner is.
-    #[test]
-    fn threads_never_meet_while_ownership_comes_and_goes() {
+    fn never_meet(step: impl Fn(&Counter) + Sync) {
         let counter = Counter::new();
         let visits: u64 = if thread::has_barrier() { 2_000 } else { 0 };
         let over = AtomicBool::new(false);
@@ -397,14 +494,19 @@ mod tests {
                 while !over.load(Ordering::Relaxed) {
                     // Keeps the core's stores on their way, so that a missing barrier shows.
                     elsewhere.iter_mut().for_each(|word| *word = std::hint::black_box(steps));
-                    counter.step();
+                    step(counter);
                     steps += 1;
                 }
                 steps
             });
+            let end = Instant::now() + Duration::from_secs(20);
             for _ in 0..visits {
                 while !counter.is_owned() {
                     assert!(!owner.is_finished(), "two threads inside");
+                    if Instant::now() > end {
+                        over.store(true, Ordering::Relaxed);
+                        panic!("nobody owns the turn, and somebody uses it");
+                    }
                     std::hint::spin_loop();
                 }
                 counter.step();
@@ -415,6 +517,111 @@ mod tests {
         });
         // SAFETY: all threads ended.
         assert_eq!(unsafe { (*counter.1.get()).0 }, visits + steps);
+    }
+
+    #[test]
+    fn threads_never_meet_while_ownership_comes_and_goes() {
+        never_meet(Counter::step);
+        never_meet(|counter| {
+            if !counter.step_quickly() {
+                counter.step();
+            }
+        });
+        // Stepped in with a ticket, and then in need of more.
+        never_meet(|counter| match thread::step_in(Kind::Writing, counter.handle()) {
+            Some(record) => {
+                let step = Step::new(record);
+                let held = counter.0.enter_from(step, || Patience::Endless).expect("it comes");
+                counter.count();
+                held.allow(|| NonNull::new(counter.1.get().cast()));
+            }
+            None => counter.step(),
+        });
+    }
+
+    /// The owner as it finds itself when another thread took the turn back at the worst moment.
+    #[test]
+    fn who_steps_in_too_late_waits_like_any_other() {
+        let counter = Counter::new();
+        (0..FIRST_PRICE + 2).for_each(|_| counter.step());
+        let Some(record) = thread::step_in(Kind::Writing, counter.handle()) else {
+            return assert!(!thread::has_barrier());
+        };
+        drop(Step::new(record));
+        let (taken, done) = (mpsc::channel(), mpsc::channel::<()>());
+        std::thread::scope(|scope| {
+            let (done, is_done) = done;
+            scope.spawn(move || {
+                let held = counter.0.enter(|| Patience::Endless).expect("it comes");
+                taken.0.send(()).expect("somebody waits for it");
+                let _ = is_done.recv();
+                drop(held);
+            });
+            taken.1.recv().expect("it is taken");
+            // Its look at the ticket was before, what it says about itself comes now.
+            record.inside.store(counter.handle() as u32, Ordering::Relaxed);
+            assert!(!record.has_ticket(counter.handle()));
+            let soon = || Patience::Until(Instant::now() + Duration::from_millis(5));
+            let entered = counter.0.enter_from(Step::new(record), soon).map(drop);
+            assert_eq!(entered, Err(Denied::Busy));
+            drop(done);
+        });
+        counter.step();
+    }
+
+    /// What is left to do after a quick try is done before anybody else comes in.
+    #[test]
+    fn nobody_comes_between_a_try_and_what_it_was_rung_for() {
+        let counter = Counter::new();
+        (0..FIRST_PRICE + 2).for_each(|_| counter.step());
+        let Some(record) = thread::step_in(Kind::Writing, counter.handle()) else {
+            return assert!(!thread::has_barrier());
+        };
+        assert!(record.has_ticket(counter.handle()));
+        let has_come = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _held = counter.0.enter(|| Patience::Endless).expect("it comes");
+                has_come.store(true, Ordering::Relaxed);
+            });
+            while counter.is_owned() {
+                std::hint::spin_loop();
+            }
+            // SAFETY: the ticket leads to the pair.
+            unsafe {
+                crate::seat::attend(record, counter.handle(), |pair: &mut (u64, u64)| {
+                    std::thread::sleep(Duration::from_millis(5));
+                    assert!(!has_come.load(Ordering::Relaxed));
+                    assert_eq!(pair.0, pair.1);
+                });
+            }
+        });
+        assert!(has_come.load(Ordering::Relaxed));
+        assert!(!counter.step_quickly());
+        counter.step();
+    }
+
+    /// A ticket that is issued when the turn is being taken back does not stay.
+    #[test]
+    fn no_ticket_outlives_the_ownership() {
+        let counter = Counter::new();
+        (0..FIRST_PRICE + 2).for_each(|_| counter.step());
+        if !counter.is_owned() {
+            return assert!(!thread::has_barrier());
+        }
+        std::thread::scope(|scope| {
+            let held = counter.0.enter(|| Patience::Endless).expect("its own");
+            held.allow(|| None);
+            scope.spawn(|| counter.step());
+            while counter.0.wanted.load(Ordering::Relaxed) == 0 {
+                std::hint::spin_loop();
+            }
+            // Most probably the other one has gone on to wait by then. If not, it must be right too.
+            std::thread::sleep(Duration::from_millis(5));
+            held.allow(|| NonNull::new(counter.1.get().cast()));
+            assert!(!record_of(counter).has_ticket(counter.handle()));
+            drop(held);
+        });
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - `more.c`: what came after it
 //! - `death.c`: peers that are killed, stopped, forked and started again
 //! - `threads.c`: threads, signals, many handles
+//! - `usual.c`: the shorter way that a handle's usual thread takes
 //! - `plus.cpp`: the C++ header
 
 mod support;
@@ -53,6 +54,7 @@ in_every_way! {
     more: "more.c";
     death: "death.c";
     threads: "threads.c";
+    usual: "usual.c";
 }
 
 /// The examples compile without a warning; those that end by themselves also run.

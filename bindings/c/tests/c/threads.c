@@ -2,6 +2,7 @@
 #include "eshm.h"
 #include "check.h"
 
+#include <stddef.h>
 #include <sys/resource.h>
 
 static ESHMHandle *open_as(const char *name, enum ESHMRole role)
@@ -18,6 +19,7 @@ enum { WRITERS = 2, READERS = 2, COUNT = 20000 };
 typedef struct work {
     ESHMHandle *handle;
     int number;
+    size_t size;
     uint64_t seen[WRITERS * COUNT / 64 + 1];
     long count;
 } work;
@@ -31,11 +33,11 @@ static void *write_all(void *with)
 {
     work *self = (work *)with;
     note message;
-    memset(&message, self->number, sizeof message);
+    memset(&message, self->number, self->size);
     message.writer = (uint32_t)self->number;
     for (message.number = 0; message.number < COUNT; message.number++) {
         int code;
-        while ((code = eshm_write(self->handle, &message, sizeof message)) != ESHM_SUCCESS) {
+        while ((code = eshm_write(self->handle, &message, self->size)) != ESHM_SUCCESS) {
             EQUAL(code, ESHM_ERROR_BUFFER_FULL);
             sched_yield();
         }
@@ -52,12 +54,12 @@ static void *read_until_empty(void *with)
     int code;
     while ((code = eshm_read_ex(self->handle, &message, sizeof message, &size, 5000))
            == ESHM_SUCCESS) {
-        EQUAL(size, sizeof message);
+        EQUAL(size, self->size);
         if (message.writer == WRITERS) {
             return NULL; /* the last one, one for each reader */
         }
         CHECK(message.writer < WRITERS && message.number < COUNT);
-        for (size_t at = 0; at < sizeof message.body; at++) {
+        for (size_t at = 0; at < size - offsetof(note, body); at++) {
             CHECK(message.body[at] == message.writer);
         }
         /* One reader sees the numbers of one writer rising. */
@@ -72,10 +74,10 @@ static void *read_until_empty(void *with)
 }
 
 /* Two threads write and two read, on one handle each way: nothing lost, doubled or torn. */
-static void two_of_each(void)
+static void two_of_each(const char *name, size_t size)
 {
-    const char *name = bus_name("two-of-each");
-    static work writers[WRITERS], readers[READERS];
+    work *writers = (work *)calloc(WRITERS, sizeof *writers);
+    work *readers = (work *)calloc(READERS, sizeof *readers);
     pthread_t writing[WRITERS], reading[READERS];
     ESHMHandle *master = open_as(name, ESHM_ROLE_MASTER);
     ESHMHandle *slave = open_as(name, ESHM_ROLE_SLAVE);
@@ -85,18 +87,20 @@ static void two_of_each(void)
     last.writer = WRITERS;
     for (at = 0; at < READERS; at++) {
         readers[at].handle = slave;
+        readers[at].size = size;
         EQUAL(pthread_create(&reading[at], NULL, read_until_empty, &readers[at]), 0);
     }
     for (at = 0; at < WRITERS; at++) {
         writers[at].handle = master;
         writers[at].number = at;
+        writers[at].size = size;
         EQUAL(pthread_create(&writing[at], NULL, write_all, &writers[at]), 0);
     }
     for (at = 0; at < WRITERS; at++) {
         EQUAL(pthread_join(writing[at], NULL), 0);
     }
     for (at = 0; at < READERS; at++) {
-        EQUAL(eshm_write_ex(master, &last, sizeof last, NULL, 10000), ESHM_SUCCESS);
+        EQUAL(eshm_write_ex(master, &last, size, NULL, 10000), ESHM_SUCCESS);
     }
     long count = 0;
     for (at = 0; at < READERS; at++) {
@@ -111,6 +115,19 @@ static void two_of_each(void)
     }
     EQUAL(eshm_destroy(slave), ESHM_SUCCESS);
     EQUAL(eshm_destroy(master), ESHM_SUCCESS);
+    free(writers);
+    free(readers);
+}
+
+static void two_of_each_with_long_messages(void)
+{
+    two_of_each(bus_name("two-long"), sizeof(note));
+}
+
+/* Short enough for the quickest way through, which a thread gets and loses all the time here. */
+static void two_of_each_with_short_messages(void)
+{
+    two_of_each(bus_name("two-short"), 40);
 }
 
 typedef struct waiting {
@@ -374,7 +391,8 @@ static void a_stream_at_full_speed(void)
 int main(int argc, char **argv)
 {
     const test tests[] = {
-        {"two_of_each", two_of_each},
+        {"two_of_each_with_long_messages", two_of_each_with_long_messages},
+        {"two_of_each_with_short_messages", two_of_each_with_short_messages},
         {"a_waiting_reader_stands_in_nobodys_way", a_waiting_reader_stands_in_nobodys_way},
         {"destroyed_under_waiting_threads", destroyed_under_waiting_threads},
         {"destroyed_under_busy_threads", destroyed_under_busy_threads},

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Each stage goes on to the next in a call at its very end, with the arguments where they are: so the
-//! first has no stack frame, and a call costs little more than the Rust call does that became a part of
-//! its caller. That is why the stages are functions of C: such a function does not unwind, and nothing
+//! first hardly needs a stack, and costs little more than the Rust call does that became a part of its
+//! caller. That is why the stages are functions of C: such a function does not unwind, and nothing
 //! needs to be put in order behind it.
 
 use std::ffi::{c_int, c_void};

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use super::super::arena::Arena;
 use super::super::*;
 use crate::config::{MessageId, Overflow};
+use crate::sync::FIRST_LINE;
 
 fn at(pos: u64) -> Place {
     Place { pos, number: 0, epoch: 1, bytes: 0 }
@@ -302,4 +303,34 @@ fn a_lapped_reader_finds_what_is_written_after_a_long_claim() {
         assert_eq!(consumer.race(&mut buffer).unwrap(), Some(3));
         assert_eq!(&buffer[..3], b"new");
     }
+}
+
+/// What is not short, does not fit or is not there, is left to the ordinary path.
+#[test]
+fn the_path_of_short_messages_takes_nothing_else() {
+    let arena = Arena::new(128, 8, Overflow::Refuse, Place::default());
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let mut buffer = [0; 128];
+    for len in [0, 1, FIRST_LINE - 1, FIRST_LINE, FIRST_LINE + 1, 112] {
+        assert_eq!(consumer.take_short(&mut buffer), None);
+        producer.try_write(&[7; 128][..len]).unwrap();
+        assert_eq!(consumer.find().unwrap().map(|found| found.len), Some(len));
+        assert!(len == 0 || consumer.take_short(&mut buffer[..len - 1]).is_none());
+        let taken = consumer.take_short(&mut buffer);
+        assert_eq!(taken, (len <= FIRST_LINE).then_some(len));
+        if taken.is_none() {
+            assert_eq!(consumer.take_now(&mut buffer), Some(len));
+        }
+    }
+    // A lap on, and with something reserved.
+    (0..8).for_each(|_| {
+        producer.try_write(&[]).unwrap();
+        consumer.take_now(&mut buffer).unwrap();
+        consumer.publish();
+    });
+    producer.try_write(&[]).unwrap();
+    assert!(!producer.write_short(&[7; FIRST_LINE + 1]));
+    let written = (0..16).take_while(|_| producer.write_short(&[7; FIRST_LINE])).count();
+    assert!(written < 8, "one frame stays free");
 }

@@ -221,7 +221,7 @@ static void killed_while_they_write(const char *name, unsigned lengths)
     master.name = name;
     master.lengths = lengths;
     ESHMHandle *slave = NULL;
-    for (int life = 0; life < 25; life++) {
+    for (int life = 0; life < lives(25); life++) {
         master.ready = line_new();
         pid_t child = spawn(be_counting_master, &master);
         line_wait(&master.ready);
@@ -229,7 +229,7 @@ static void killed_while_they_write(const char *name, unsigned lengths)
             slave = open_as(master.name, ESHM_ROLE_SLAVE);
         }
         /* Killed at another point of its work every time. */
-        for (int count = 0; count < 300 + life * 37; count++) {
+        for (int count = 0; count < 300 + life % 25 * 37; count++) {
             next = expect_number(slave, next, lengths);
         }
         killed(child);
@@ -287,9 +287,9 @@ static void slaves_killed_while_they_read(void)
         slave.in_place = in_place != 0;
         slave.told = told.ends[1];
         ESHMHandle *master = open_as(slave.name, ESHM_ROLE_MASTER);
-        for (int life = 0; life < 15; life++) {
+        for (int life = 0; life < lives(15); life++) {
             pid_t child = spawn(be_slave, &slave);
-            for (int count = 0; count < 50 + life * 7; count++) {
+            for (int count = 0; count < 50 + life % 15 * 7; count++) {
                 while (eshm_write(master, &sent, sizeof sent) == ESHM_SUCCESS) {
                     sent++;
                     if (sent > next + 500) {

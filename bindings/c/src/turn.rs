@@ -184,14 +184,16 @@ impl Turn {
     #[inline(never)]
     fn enter_locked(&self, patience: Patience) -> Result<Held<'_>, Denied> {
         self.lock(patience)?;
-        let held = Held { turn: self, record: None };
         self.holder.store(thread::current(), Ordering::Relaxed);
         let owner = self.owner.load(Ordering::Relaxed);
         // SAFETY: records are never freed; acquire by `lock`, whose last holder wrote `owner`.
-        if let Some(record) = unsafe { owner.as_ref() } {
-            self.revoke(record, patience)?;
+        if let Some(record) = unsafe { owner.as_ref() }
+            && let Err(denied) = self.revoke(record, patience)
+        {
+            self.unlock();
+            return Err(denied);
         }
-        Ok(held)
+        Ok(Held { turn: self, record: None })
     }
 
     /// Takes the turn back from its owner. Only with the word held.
@@ -289,7 +291,6 @@ impl Turn {
     #[cold]
     #[inline(never)]
     fn unlock(&self) {
-        self.reward();
         self.holder.store(0, Ordering::Relaxed);
         // Release: pairs with the acquires in `lock`.
         if self.word.swap(0, Ordering::Release) == 2 {
@@ -297,7 +298,9 @@ impl Turn {
         }
     }
 
-    /// Makes the turn the caller's own if it came often enough alone. Only with the word held.
+    /// Makes the turn the caller's own if it came often enough alone. Only with the word held, and
+    /// the owner outlasted.
+    #[cold]
     fn reward(&self) {
         let me = thread::current();
         if self.last.swap(me, Ordering::Relaxed) != me {
@@ -364,7 +367,10 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         match self.record {
             Some(record) => self.turn.leave_owned(record),
-            None => self.turn.unlock(),
+            None => {
+                self.turn.reward();
+                self.turn.unlock();
+            }
         }
     }
 }
@@ -485,7 +491,7 @@ mod tests {
     /// whenever it has, and takes the turn back at whatever point the owner is.
     fn never_meet(step: impl Fn(&Counter) + Sync) {
         let counter = Counter::new();
-        let visits: u64 = if thread::has_barrier() { 2_000 } else { 0 };
+        let visits: u64 = if thread::has_barrier() { 700 } else { 0 };
         let over = AtomicBool::new(false);
         let steps = std::thread::scope(|scope| {
             let owner = scope.spawn(|| {
@@ -499,7 +505,7 @@ mod tests {
                 }
                 steps
             });
-            let end = Instant::now() + Duration::from_secs(20);
+            let end = Instant::now() + Duration::from_secs(60);
             for _ in 0..visits {
                 while !counter.is_owned() {
                     assert!(!owner.is_finished(), "two threads inside");
@@ -536,6 +542,24 @@ mod tests {
                 held.allow(|| NonNull::new(counter.1.get().cast()));
             }
             None => counter.step(),
+        });
+    }
+
+    /// A thread that is turned away again and again earns nothing by that.
+    #[test]
+    fn who_is_turned_away_does_not_become_the_owner() {
+        let counter = Counter::new();
+        (0..FIRST_PRICE + 2).for_each(|_| counter.step());
+        let held = counter.0.enter(|| Patience::Endless).expect("its own");
+        held.patiently(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..4 * FIRST_PRICE {
+                        let entered = counter.0.enter(|| Patience::Short).map(drop);
+                        assert_eq!(entered, Err(Denied::Busy));
+                    }
+                });
+            });
         });
     }
 

@@ -1,7 +1,7 @@
-//! The hot path of a short message, alone, for a binding whose calls do not become a part of their
-//! callers. It calls nothing: whatever else is to be done follows as a call at the very end, so that
-//! the path itself needs no stack. And it looks at nothing that cannot have changed since the last
-//! call: `is_plain` tells beforehand.
+//! The hot path alone, for a binding whose calls do not become a part of their callers: whatever else
+//! is to be done can follow as a call at the very end. It looks at nothing that cannot have changed
+//! since the last call; `is_plain` tells that beforehand. For a short message it calls nothing either,
+//! so that it hardly needs a stack.
 
 /// What came of [`Reader::read_short`](super::Reader::read_short) or
 /// [`Writer::write_short`](super::Writer::write_short).

@@ -640,7 +640,9 @@ mod tests {
         };
         assert_eq!(plan(64, 64).unwrap().slot_len, 4096 * (1 + 1 + 1 + 1 + 128));
         let large = plan(64, 1 << 20).unwrap();
-        assert!(large.slot_off(3).is_multiple_of(2 << 20) && large.slot_end(2) <= large.slot_off(3));
+        assert!(
+            large.slot_off(3).is_multiple_of(2 << 20) && large.slot_end(2) <= large.slot_off(3)
+        );
         for (frame_size, frames) in
             [(0, 8), (32, 8), (65, 8), (2 << 20, 8), (64, 0), (64, 1), (64, 3), (64, 1 << 63)]
         {

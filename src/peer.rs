@@ -142,7 +142,13 @@ mod tests {
     impl Played {
         fn new() -> Played {
             let watch = Watch::new(Duration::from_millis(1), Duration::from_millis(100));
-            let sight = Sight { now_ns: 5_000 * MS, beat: 1, epoch: 1, state: ROLE_JOINED, interval_us: 1000 };
+            let sight = Sight {
+                now_ns: 5_000 * MS,
+                beat: 1,
+                epoch: 1,
+                state: ROLE_JOINED,
+                interval_us: 1000,
+            };
             let mut played = Played { watch, sight, is_held: true, probes: 0 };
             played.look();
             assert_eq!(played.watch.state(), PeerState::Alive);
@@ -267,11 +273,23 @@ mod tests {
             let period_ns = period.as_nanos() as u64;
             for tick in 0..3 {
                 let now_ns = 1 + tick * period_ns;
-                watch.look(Sight { now_ns, beat: 1, epoch: 1, state: ROLE_JOINED, interval_us: 1000 });
+                watch.look(Sight {
+                    now_ns,
+                    beat: 1,
+                    epoch: 1,
+                    state: ROLE_JOINED,
+                    interval_us: 1000,
+                });
                 watch.probe(true);
                 assert_eq!(watch.state(), PeerState::Alive, "{period:?} {tick}");
             }
-            watch.look(Sight { now_ns: 9 * period_ns, beat: 1, epoch: 1, state: ROLE_JOINED, interval_us: 1000 });
+            watch.look(Sight {
+                now_ns: 9 * period_ns,
+                beat: 1,
+                epoch: 1,
+                state: ROLE_JOINED,
+                interval_us: 1000,
+            });
             watch.probe(true);
             assert!(matches!(watch.state(), PeerState::Hung(_)), "{period:?}");
         }

@@ -88,11 +88,6 @@ impl Segment {
         self.slot
     }
 
-    /// The generation of the turn in which this slot came to count.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
-    }
-
     /// The turn in which this slot counts.
     pub(crate) fn turn(&self) -> Turn {
         Turn(self.generation << 16 | self.slot as u64)

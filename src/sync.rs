@@ -19,14 +19,10 @@ pub(crate) use memory::{Frame, Frames};
 pub(crate) use model::{Frame, Frames};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::MutexGuard;
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-};
-pub(crate) use std::sync::{Arc, MutexGuard};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Whether shared types have the sizes that the layout asserts; a model checker's atomics do not.
 pub(crate) const REAL: bool = cfg!(not(loom));

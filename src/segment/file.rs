@@ -215,7 +215,8 @@ impl BusFile {
     pub(crate) fn swap_turn(&self, from: Turn, slot: Option<usize>) -> bool {
         let word = &self.header().turn.word;
         // pairs TURN: released when the slot is whole. Nothing follows from a swap that was lost.
-        word.compare_exchange(from.0, from.next(slot).0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        word.compare_exchange(from.0, from.next(slot).0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// The file, for locks and looks. Only before [`BusFile::close`].
@@ -275,7 +276,8 @@ impl BusFile {
         }
         let slot = (keeper.byte / SLOT_LOCKS) as usize;
         let bytes = shm::read_at(self.file(), self.facts.plan.slot_off(slot), 8)?;
-        Ok(bytes.len() == 8 && u64_at(&bytes, offset_of!(SlotPage, generation)) == keeper.generation)
+        Ok(bytes.len() == 8
+            && u64_at(&bytes, offset_of!(SlotPage, generation)) == keeper.generation)
     }
 
     // --- slots --------------------------------------------------------------------------------
@@ -303,7 +305,11 @@ impl BusFile {
             }
             return Ok(Some(slot));
         }
-        Err(Error::Os { operation: "find a free slot in", object: show(&self.facts.path), errno: libc::EBUSY })
+        Err(Error::Os {
+            operation: "find a free slot in",
+            object: show(&self.facts.path),
+            errno: libc::EBUSY,
+        })
     }
 
     /// Gives the pages of a slot back; they are zeros then. The caller holds all of its bytes.
@@ -430,7 +436,10 @@ fn refused(path: &Path) -> Error {
     match shm::facts_at(path) {
         Ok(Some(facts)) => {
             let owner = owner_name(facts.uid);
-            access(path, format!("permission denied; it belongs to {owner}, mode {:04o}", facts.mode))
+            access(
+                path,
+                format!("permission denied; it belongs to {owner}, mode {:04o}", facts.mode),
+            )
         }
         _ => access(path, "permission denied in its directory"),
     }

@@ -161,7 +161,9 @@ pub(crate) fn remove_by_hand(bus: &BusFile, force: bool) -> Result<Removal> {
 
 fn seal_as_reader(bus: &BusFile, turn: Turn, slot: usize) -> Result<()> {
     let again = BusFile::open_at(&bus.facts().path, None, true)?;
-    let Some(again) = again.filter(|again| again.facts().id == bus.facts().id) else { return Ok(()) };
+    let Some(again) = again.filter(|again| again.facts().id == bus.facts().id) else {
+        return Ok(());
+    };
     if again.try_lock_as_reader(slot)? && again.turn() == turn {
         super::replace::seal(&again.map_slot(slot)?)?;
     }

@@ -24,7 +24,7 @@ use crate::peer::Watch;
 use crate::ring::LOOK;
 use crate::segment::{BusFile, Segment, byte_of};
 use crate::stats::{Peer, PeerState, Refusal};
-use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::sys::fork::Birth;
 use crate::sys::{clock, futex, process};
 
@@ -61,7 +61,7 @@ pub(crate) struct Member {
     gone_since_ns: AtomicU64,
     /// Counts the changes of the peer's state; a futex within the process.
     peer_changes: AtomicU32,
-    disconnect: AtomicU8,
+    disconnect: AtomicU32,
     /// The process of a peer that was found alive and is not watched yet; 0 for none.
     new_peer: AtomicU32,
     observed_ns: AtomicU64,
@@ -84,7 +84,7 @@ impl Member {
             is_untidy: AtomicBool::new(true),
             gone_since_ns: AtomicU64::new(0),
             peer_changes: AtomicU32::new(0),
-            disconnect: AtomicU8::new(options.on_disconnect as u8),
+            disconnect: AtomicU32::new(options.on_disconnect as u32),
             new_peer: AtomicU32::new(0),
             observed_ns: AtomicU64::new(0),
             checked_ns: AtomicU64::new(clock::monotonic_ns()),
@@ -353,8 +353,8 @@ impl Member {
             if peer.state == PeerState::Alive {
                 return Ok(peer);
             }
-            let left =
-                deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(clock::Instant::now()));
+            let left = deadline
+                .map_or(Duration::MAX, |at| at.saturating_duration_since(clock::Instant::now()));
             if left.is_zero() {
                 return Err(Error::Timeout);
             }
@@ -385,8 +385,8 @@ impl Member {
         let attempts = options.reconnect_interval.saturating_mul(options.reconnect_attempts);
         let is_over = |limit: Duration| !limit.is_zero() && gone >= limit;
         let disconnect = self.disconnect.load(Ordering::Relaxed);
-        let gives_up = disconnect == Disconnect::Immediately as u8
-            || disconnect == Disconnect::OnTimeout as u8
+        let gives_up = disconnect == Disconnect::Immediately as u32
+            || disconnect == Disconnect::OnTimeout as u32
                 && (is_over(attempts) || is_over(options.reconnect_wait));
         if !gives_up {
             return None;
@@ -421,7 +421,7 @@ impl Member {
     /// Changes the policy.
     pub(crate) fn set_on_disconnect(&self, behaviour: Disconnect) {
         // Relaxed: a setting.
-        self.disconnect.store(behaviour as u8, Ordering::Relaxed);
+        self.disconnect.store(behaviour as u32, Ordering::Relaxed);
     }
 
     // --- the heart ----------------------------------------------------------------------------

@@ -330,12 +330,7 @@ pub(super) enum Move {
 }
 
 /// Takes the place that is kept for the owner of a role in the slot that counts now; never waits.
-pub(super) fn try_move(
-    old: &Segment,
-    options: &Options,
-    role: Role,
-    epoch: u64,
-) -> Result<Move> {
+pub(super) fn try_move(old: &Segment, options: &Options, role: Role, epoch: u64) -> Result<Move> {
     let turn = old.bus().turn();
     let Some(slot) = turn.slot() else { return Err(removed()) };
     if turn == old.turn() {

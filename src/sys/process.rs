@@ -96,6 +96,14 @@ impl Remembered {
     }
 }
 
+/// A number that nobody else has; never 0.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u64(super::clock::monotonic_ns() ^ u64::from(pid()) << 40);
+    hasher.finish().max(1)
+}
+
 /// A static of which each process has its own. The first to ask in a process makes it, and it is
 /// never dropped. A forked child makes a fresh one: locks in the parent's may be held for ever
 /// there, by threads that do not exist.

@@ -278,7 +278,7 @@ mod tests {
                     beat: 1,
                     epoch: 1,
                     state: ROLE_JOINED,
-                    interval_us: 1000,
+                    interval_us: 0,
                 });
                 watch.probe(true);
                 assert_eq!(watch.state(), PeerState::Alive, "{period:?} {tick}");
@@ -288,10 +288,29 @@ mod tests {
                 beat: 1,
                 epoch: 1,
                 state: ROLE_JOINED,
-                interval_us: 1000,
+                interval_us: 0,
             });
             watch.probe(true);
             assert!(matches!(watch.state(), PeerState::Hung(_)), "{period:?}");
         }
+    }
+
+    #[test]
+    fn a_slow_heart_is_given_ten_of_its_own_beats() {
+        let mut played = Played::new();
+        played.sight.interval_us = 1_000_000;
+        played.pass(1, 1);
+        for passed in (0..9_990).step_by(2) {
+            assert_eq!(played.pass(2, 0), PeerState::Alive, "after {passed} ms");
+        }
+        until_hung(&mut played, 50);
+    }
+
+    #[test]
+    fn nobody_hides_a_hang_by_announcing_a_slow_heart() {
+        let mut played = Played::new();
+        played.sight.interval_us = u32::MAX;
+        played.pass(1, 1);
+        assert!((0..31_000).any(|_| matches!(played.pass(2, 0), PeerState::Hung(_))));
     }
 }

@@ -139,8 +139,10 @@ fn keep_only(segment: &Segment, role: Option<Role>) -> Result<()> {
     let slot = segment.slot();
     let kept = role.map_or(locks_of(slot) + BUILDER, |role| byte_of(slot, role));
     let bytes = bytes_of(slot);
-    segment.bus().unlock(bytes.start..kept)?;
-    segment.bus().unlock(kept + 1..bytes.end)
+    for byte in bytes.filter(|&byte| byte != kept) {
+        segment.bus().unlock(byte..byte + 1)?;
+    }
+    Ok(())
 }
 
 /// Takes a role of a bus that is there. `None` to begin anew.

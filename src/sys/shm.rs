@@ -588,16 +588,20 @@ mod tests {
 
     #[test]
     fn the_parents_file_does_nothing_in_a_child() {
-        let mut file = std::mem::ManuallyDrop::new(unnamed(4096));
+        let room = Room::new();
+        let path = room.at("name");
+        std::fs::write(&path, "").unwrap();
         assert!(child_agrees(|| {
-            let own = unnamed(4096);
-            // SAFETY: once in this process, which then ends.
-            unsafe { std::mem::ManuallyDrop::drop(&mut file) };
-            is_open(own.fd)
+            let mut file = std::mem::ManuallyDrop::new(open(&path, true).unwrap().unwrap());
+            assert!(bare_child_agrees(|| errno_of(facts(&file)) == libc::EBADF));
+            child_agrees(|| {
+                // The same file again, with the number that the parent's had.
+                let own = open(&path, true).unwrap().unwrap();
+                // SAFETY: once in this process, which then ends.
+                unsafe { std::mem::ManuallyDrop::drop(&mut file) };
+                own.fd == file.fd && is_open(own.fd)
+            })
         }));
-        assert!(bare_child_agrees(|| errno_of(facts(&file)) == libc::EBADF));
-        // SAFETY: the first time in this process.
-        unsafe { std::mem::ManuallyDrop::drop(&mut file) };
     }
 
     /// A daemon closes them, and its prints must not go into a bus.
@@ -613,23 +617,25 @@ mod tests {
         }));
     }
 
+    /// The main thread has another file under the same number.
     #[test]
     fn a_thread_with_descriptors_of_its_own_names_its_own_file() {
         let room = Room::new();
         let path = room.at("name");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
+        assert!(child_agrees(|| {
+            let hosts = unnamed(4096);
+            let named = || {
                 assert!(super::super::thread::own_descriptors());
-                let file = create_unnamed(&room.0, 0o600).unwrap();
-                assert!(link_unnamed(&file, &path).unwrap());
-                assert_eq!(facts_at(&path).unwrap().unwrap().id, file.id);
-                drop(file);
-                assert_eq!(
-                    std_file(&open(&path, true).unwrap().unwrap()).metadata().unwrap().len(),
-                    0
-                );
-            });
-        });
+                let mut files = vec![create_unnamed(&room.0, 0o600).unwrap()];
+                while files.last().unwrap().fd != hosts.fd {
+                    files.push(create_unnamed(&room.0, 0o600).unwrap());
+                }
+                let file = files.last().unwrap();
+                link_unnamed(file, &path).unwrap()
+                    && facts_at(&path).unwrap().unwrap().id == file.id
+            };
+            std::thread::scope(|scope| scope.spawn(named).join().unwrap())
+        }));
     }
 
     #[test]

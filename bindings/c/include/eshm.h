@@ -38,7 +38,8 @@ extern "C" {
 /** One end of a bus, opened by this process. */
 typedef struct ESHMHandle ESHMHandle;
 
-/** The configuration to start from: role AUTO and the defaults named at ESHMConfig. */
+/** The configuration to start from: role AUTO and the defaults named at ESHMConfig.
+ * The library exports a function of this name too, for languages that do not read headers. */
 static inline ESHMConfig eshm_default_config(const char *name)
 {
     ESHMConfig config;
@@ -157,6 +158,8 @@ static inline ESHMOptions eshm_default_options(const char *name)
     options.guard_sigbus = false;
     options.reserved[0] = 0;
     options.reserved[1] = 0;
+    options.cleanup = ESHM_CLEANUP_WHEN_READ;
+    options.reserved_2 = 0;
     return options;
 }
 

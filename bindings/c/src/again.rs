@@ -126,12 +126,13 @@ impl Again {
 }
 
 /// Makes a call that takes so long at most, again and again as long as its bus is lost. What the call
-/// is given is the time that is left.
+/// is given is the handle, looked up, and the time that is left.
 pub fn going_on<V: Awaited, T>(
     handle: *const ESHMHandle,
     timeout_ms: u32,
-    mut call: impl FnMut(u32) -> Result<T, Fault>,
+    mut call: impl FnMut(&Open, u32) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
+    let open = Open::find(handle)?;
     let end = match timeout_ms {
         0 | FOREVER => None,
         _ => Some(Instant::now() + Duration::from_millis(timeout_ms.into())),
@@ -139,12 +140,12 @@ pub fn going_on<V: Awaited, T>(
     let mut rest_ms = timeout_ms;
     loop {
         // Before the call: a bus opened by another thread meanwhile is not to be opened once more.
-        let life = Open::life_of(handle);
-        let fault = match call(rest_ms) {
+        let life = open.life();
+        let fault = match call(&open, rest_ms) {
             Err(fault @ Fault::Eshm(Error::Lost { .. })) => fault,
             done => return done,
         };
-        let next = match Open::find(handle)?.open_again(life, fault)? {
+        let next = match open.open_again(life, fault)? {
             Outcome::Opened => None,
             Outcome::NotYet(next) => Some(next),
             Outcome::GivenUp(role) => return Err(Error::PeerDead { role, pid: 0 }.into()),

@@ -15,7 +15,7 @@ use crate::seat::{
     Awaited, COURTESY, Quick, SLICE, Seat, Value, Way, attend, explain, quickly, still_quickly,
 };
 use crate::slab::{Found, Key, Reserved, Slab};
-use crate::thread::{Kind, Record, Step};
+use crate::thread::{Kind, Record};
 use crate::turn::{Denied, Held};
 
 /// What a program holds a pointer to; nothing is ever there.
@@ -39,8 +39,8 @@ pub struct Bus {
     lives: AtomicU64,
 }
 
-/// How long what is shown is waited for by who changes it. Others look at it for an instant; but a
-/// signal handler may have interrupted one of them, and then waits for itself.
+/// How long what is shown is waited for. It is looked at and changed for an instant; but a signal
+/// handler that interrupted that waits for itself.
 const LOOKING: Duration = Duration::from_secs(2);
 
 /// What is told without taking a turn at either half.
@@ -57,6 +57,12 @@ pub struct Shown {
     pub refused: u32,
     /// The beats of master and slave when this handle asked last.
     beats_seen: [AtomicU64; 2],
+}
+
+/// Whether [`LOOKING`] is over, which begins when this is asked first.
+fn is_over(end: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    now > *end.get_or_insert(now + LOOKING)
 }
 
 impl Shown {
@@ -274,6 +280,7 @@ impl Open {
         if bus.writer.is_inherited() {
             return Err(Fault::Eshm(Error::Forked));
         }
+        let mut end = None;
         let shown = loop {
             match bus.shown.try_read() {
                 Ok(shown) => break shown,
@@ -282,6 +289,8 @@ impl Open {
                 Err(TryLockError::WouldBlock) if !self.key().is_open() => {
                     return Err(Fault::NoHandle);
                 }
+                // Being changed, which is over at once unless this is a handler that interrupted it.
+                Err(TryLockError::WouldBlock) if is_over(&mut end) => return Err(Fault::Nested),
                 Err(TryLockError::WouldBlock) => std::thread::yield_now(),
             }
         };
@@ -312,12 +321,12 @@ impl Open {
         }
     }
 
-    /// Which of the buses that a handle has one after another it has now.
+    /// Which of the buses that the handle has one after another it has now.
+    #[inline]
     #[must_use]
-    pub fn life_of(handle: *const ESHMHandle) -> u64 {
+    pub fn life(&self) -> u64 {
         // Acquire: pairs with `open_again`; who sees the number sees the ends.
-        let life = |open: Open| open.found.slot.body.lives.load(Ordering::Acquire);
-        Open::find(handle).map_or(0, life)
+        self.found.slot.body.lives.load(Ordering::Acquire)
     }
 
     /// After a call was told that the bus it had in this life is lost: opens it again if the handle is
@@ -340,10 +349,10 @@ impl Open {
         if writer.claim.is_some() || reader.peek.is_some() {
             return Ok(Outcome::NotYet(now + SLICE));
         }
+        let Some(endpoint) = again.look(now)? else { return Ok(again.outcome(now)) };
         let Some(mut shown) = bus.shown_to_change() else {
             return Ok(Outcome::NotYet(now + SLICE));
         };
-        let Some(endpoint) = again.look(now)? else { return Ok(again.outcome(now)) };
         reader.losses.renew(reader.reader.lost());
         let stale_after_ms = shown.as_ref().map_or(0, |shown| shown.stale_after_ms);
         *shown = Some(Shown::of(&endpoint, stale_after_ms));
@@ -393,7 +402,7 @@ impl Bus {
                 Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
-            if Instant::now() > *end.get_or_insert_with(|| Instant::now() + LOOKING) {
+            if is_over(&mut end) {
                 return None;
             }
             std::thread::yield_now();
@@ -455,14 +464,6 @@ pub unsafe fn attend_write<A>(
     unsafe { attend(record, handle.addr(), now) }
 }
 
-/// The way to the half that writes, for who may have stepped in by [`write_quickly`].
-pub fn writer_from(
-    step: Option<Step>,
-    handle: *const ESHMHandle,
-) -> Result<Way<'static, WriteEnd>, Fault> {
-    Ok(Open::find(handle)?.writer().from(step))
-}
-
 /// As [`write_quickly`], to read.
 #[inline(always)]
 pub fn read_quickly(
@@ -500,14 +501,6 @@ pub unsafe fn attend_read<A>(
 ) -> A {
     // SAFETY: as the caller promises.
     unsafe { attend(record, handle.addr(), now) }
-}
-
-/// As [`writer_from`], to read.
-pub fn reader_from(
-    step: Option<Step>,
-    handle: *const ESHMHandle,
-) -> Result<Way<'static, ReadEnd>, Fault> {
-    Ok(Open::find(handle)?.reader().from(step))
 }
 
 /// Makes a handle for an endpoint, which may be one that opens its bus again.

@@ -193,8 +193,8 @@ pub unsafe extern "C" fn eshm_check_remote_alive(
 /// Opens the bus again if it is lost, for a program that waits for its peer before it reads.
 fn look_again(handle: *const ESHMHandle) {
     // Whatever this says, reading will say.
-    let _ = going_on::<ReadEnd, _>(handle, 0, |_| {
-        at_once(Open::find(handle)?.reader(), |end| Ok(end.reader.next_len()?))
+    let _ = going_on::<ReadEnd, _>(handle, 0, |open, _| {
+        at_once(open.reader(), |end| Ok(end.reader.next_len()?))
     });
 }
 

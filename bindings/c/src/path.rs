@@ -131,8 +131,8 @@ unsafe extern "C" fn write_any(
 ) -> c_int {
     status(|| {
         let mut step = inside.map(Step::new);
-        going_on::<WriteEnd, _>(handle, 0, |_| {
-            let way = bus::writer_from(step.take(), handle)?;
+        going_on::<WriteEnd, _>(handle, 0, |open, _| {
+            let way = open.writer().from(step.take());
             if size > MAX_DATA_SIZE {
                 return Err(too_long(size));
             }
@@ -352,8 +352,8 @@ unsafe extern "C" fn read_any(
 ) -> isize {
     call(|| {
         let mut step = inside.map(Step::new);
-        going_on::<ReadEnd, _>(handle, timeout_ms, |timeout_ms| {
-            let way = bus::reader_from(step.take(), handle)?;
+        going_on::<ReadEnd, _>(handle, timeout_ms, |open, timeout_ms| {
+            let way = open.reader().from(step.take());
             // SAFETY: as the caller of `eshm_read` promises.
             let buffer = unsafe { place(buffer, size)? };
             with_time(

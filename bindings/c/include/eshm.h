@@ -19,6 +19,8 @@
  * Signal handlers: eshm_write(), eshm_read() and eshm_read_ex() may be called from one. If it
  * interrupted a call of its own thread on the same half of the same handle (reading or writing), it
  * gets ESHM_ERROR_MUTEX_LOCK at once; otherwise it is served, as patient as it says.
+ * On a handle of eshm_open(), that is: one of eshm_init() may have to open its bus again, see
+ * eshm_read(), and opening is not for signal handlers.
  *
  * Plug-ins: once loaded the library stays in the process; dlclose() and dlopen() again find it as it
  * was, with handles that are still open.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use eshm::Error;
@@ -163,24 +164,19 @@ pub fn text(code: c_int) -> &'static CStr {
 /// The last failure of a thread. Kept as it came: a busy loop on a full ring formats nothing.
 ///
 /// A signal handler may fail in the middle of a call that fails. So what needs memory has a place
-/// apart, which failures that need none leave alone, and nothing is freed in their course; and who
-/// finds the places in use keeps out of them.
+/// apart ([`OTHER`]), which failures that need none leave alone, and nothing is allocated or freed in
+/// their course; and who finds the places in use keeps out of them.
 struct Last {
     in_use: Cell<bool>,
-    /// Which of the two it is.
+    /// Whether it is `plain`, and not in the other place.
     is_plain: Cell<bool>,
-    plain: Cell<Option<Fault>>,
-    other: Cell<Option<Fault>>,
+    /// Needs no drop: or else the first failure of a thread would ask for memory to be told of its end.
+    plain: Cell<Option<ManuallyDrop<Fault>>>,
 }
 
 impl Last {
     const fn new() -> Last {
-        Last {
-            in_use: Cell::new(false),
-            is_plain: Cell::new(true),
-            plain: Cell::new(None),
-            other: Cell::new(None),
-        }
+        Last { in_use: Cell::new(false), is_plain: Cell::new(true), plain: Cell::new(None) }
     }
 
     /// Does something with the places, unless this thread is at it already.
@@ -196,13 +192,34 @@ impl Last {
         Some(done)
     }
 
-    fn place(&self) -> &Cell<Option<Fault>> {
-        if self.is_plain.get() { &self.plain } else { &self.other }
+    fn keep(&self, fault: Fault) {
+        let is_plain = fault.is_plain();
+        if is_plain {
+            self.plain.set(Some(ManuallyDrop::new(fault)));
+        } else {
+            // A thread that is ending has no place for it any more; then only the code remains.
+            let _ = OTHER.try_with(|other| other.set(Some(fault)));
+        }
+        self.is_plain.set(is_plain);
+    }
+
+    fn look<T>(&self, look: impl FnOnce(Option<&Fault>) -> T) -> T {
+        if self.is_plain.get() {
+            let fault = self.plain.take();
+            let seen = look(fault.as_deref());
+            self.plain.set(fault);
+            return seen;
+        }
+        let fault = OTHER.try_with(Cell::take).unwrap_or_default();
+        let seen = look(fault.as_ref());
+        let _ = OTHER.try_with(|other| other.set(fault));
+        seen
     }
 }
 
 thread_local! {
     static LAST: Last = const { Last::new() };
+    static OTHER: Cell<Option<Fault>> = const { Cell::new(None) };
     /// Its text, once somebody asked.
     static TEXT: RefCell<CString> = RefCell::new(CString::default());
 }
@@ -211,13 +228,9 @@ thread_local! {
 #[cold]
 pub fn remember(fault: Fault) -> c_int {
     let code = fault.code();
-    // A thread that is ending has no place for it any more; then only the code remains.
-    let _ = LAST.try_with(|last| {
+    LAST.with(|last| {
         let mut fault = Some(fault);
-        last.with(|last| {
-            last.is_plain.set(fault.as_ref().is_some_and(Fault::is_plain));
-            last.place().set(fault.take());
-        });
+        last.with(|last| fault.take().map(|fault| last.keep(fault)));
         // In a handler that has no place for it: freeing memory is not for it either.
         std::mem::forget(fault);
     });
@@ -233,12 +246,7 @@ pub fn last_code() -> c_int {
 fn with_last<T>(look: impl FnOnce(Option<&Fault>) -> T) -> T {
     LAST.with(|last| {
         let mut look = Some(look);
-        let seen = last.with(|last| {
-            let fault = last.place().take();
-            let seen = look.take().map(|look| look(fault.as_ref()));
-            last.place().set(fault);
-            seen
-        });
+        let seen = last.with(|last| look.take().map(|look| last.look(look)));
         match (seen.flatten(), look) {
             (Some(seen), _) => seen,
             (None, Some(look)) => look(None),

@@ -118,18 +118,38 @@ static void loaded_again_and_again(void)
     CHECK(!is_there(name));
 }
 
-/* Let go of while its background thread runs, and with a handle open. */
+typedef struct leaving {
+    const char *name;
+    ESHMHandle *master;
+    calls made;
+} leaving;
+
+static void *open_and_let_go(void *with)
+{
+    leaving *self = (leaving *)with;
+    self->made = load();
+    ESHMConfig config = self->made.default_config(self->name);
+    config.role = ESHM_ROLE_MASTER;
+    self->master = self->made.init(&config);
+    CHECK(self->master != NULL);
+    EQUAL(dlclose(self->made.loaded), 0);
+    return NULL;
+}
+
+/* Let go of while its background thread runs, and with a handle open, by a thread that ends: so that
+ * nothing else of it keeps the library. */
 static void let_go_of_while_in_use(void)
 {
-    const char *name = bus_name("in-use");
     char buffer[8];
-    calls made = load();
-    ESHMConfig config = made.default_config(name);
-    config.role = ESHM_ROLE_MASTER;
-    ESHMHandle *master = made.init(&config);
-    CHECK(master != NULL);
-    EQUAL(dlclose(made.loaded), 0);
+    pthread_t thread;
+    leaving gone;
+    gone.name = bus_name("in-use");
+    EQUAL(pthread_create(&thread, NULL, open_and_let_go, &gone), 0);
+    EQUAL(pthread_join(thread, NULL), 0);
     poll(NULL, 0, 50);
+    calls made = gone.made;
+    ESHMHandle *master = gone.master;
+    ESHMConfig config = made.default_config(gone.name);
     calls again = load();
     config.role = ESHM_ROLE_SLAVE;
     ESHMHandle *slave = again.init(&config);

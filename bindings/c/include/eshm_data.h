@@ -60,7 +60,8 @@ typedef struct ESHMConfig {
     uint32_t reconnect_wait_ms;     /**< how long a master that is gone is looked for: 5000; 0: for ever */
     uint32_t reconnect_retry_interval_ms; /**< how often it is looked for: 100 */
     uint32_t max_reconnect_attempts;/**< how many times it is looked for: 50; 0: no limit */
-    bool auto_cleanup;              /**< the last to leave removes the file: true */
+    bool auto_cleanup;              /**< the last to leave removes the file, if either side
+                                         wanted that: true */
     bool use_threads;               /**< one background thread of the process keeps the heartbeats:
                                          true; without it the calls do */
 } ESHMConfig;

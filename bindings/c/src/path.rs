@@ -334,8 +334,8 @@ unsafe extern "C" fn read_rung(
         // SAFETY: so the try before said.
         let read = unsafe { bus::attend_read(inside, handle, |reader| reader.attend_read(len)) };
         match read {
-            // SAFETY: as the caller of `eshm_read` promises.
             Err(Error::Empty | Error::Lost { .. }) => {
+                // SAFETY: as the caller of `eshm_read` promises.
                 Ok(unsafe { read_any(handle, buffer, size, timeout_ms, None) })
             }
             read => Ok(read?.cast_signed()),

@@ -418,6 +418,16 @@ pub fn wait(word: &AtomicU32, value: u32, at_most: Duration) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, &raw const time) };
 }
 
+/// What the kernel can wait on of a word. Two threads may be the same there: then one sleeps for a nap
+/// that it could have spared, and looks again.
+#[must_use]
+pub fn low_half(word: &AtomicUsize) -> &AtomicU32 {
+    let halves = size_of::<usize>() / size_of::<u32>();
+    let low = if cfg!(target_endian = "big") { halves - 1 } else { 0 };
+    // SAFETY: inside of the word, aligned since it is, and the kernel alone looks at it by half.
+    unsafe { &*word.as_ptr().cast::<AtomicU32>().add(low) }
+}
+
 /// Wakes who waits on a word of this process.
 #[cold]
 pub fn wake_all(word: &AtomicU32) {

@@ -43,7 +43,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use std::time::{Duration, Instant};
 
-use crate::thread::{self, Kind, OUTSIDE, Record, Step, wait, wake_all};
+use crate::thread::{self, Kind, OUTSIDE, Record, Step, low_half, wait, wake_all};
 
 /// How often a thread comes alone before the turn is made its own, the first time.
 const FIRST_PRICE: u32 = 16;
@@ -401,15 +401,6 @@ impl Drop for Held<'_> {
             }
         }
     }
-}
-
-/// What the kernel can wait on of a word. Two threads may be the same there: then one sleeps for a nap
-/// that it could have spared, and looks again.
-fn low_half(word: &AtomicUsize) -> &AtomicU32 {
-    let halves = size_of::<usize>() / size_of::<u32>();
-    let low = if cfg!(target_endian = "big") { halves - 1 } else { 0 };
-    // SAFETY: inside of the word, aligned since it is, and the kernel alone looks at it by half.
-    unsafe { &*word.as_ptr().cast::<AtomicU32>().add(low) }
 }
 
 #[cfg(test)]

@@ -151,6 +151,7 @@ fn enter(bus: BusFile, options: &Options) -> Result<Option<Joined>> {
     if turn.is_retired() {
         return revive(bus, turn, options);
     }
+    bus.check_turn(turn)?;
     check_asked(&bus, options)?;
     let wanted: &[Role] = match options.role {
         Role::Auto => &[Role::Master, Role::Slave],

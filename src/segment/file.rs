@@ -341,12 +341,33 @@ impl BusFile {
         Ok(is_tidy)
     }
 
-    /// Maps a slot, under the locks that were taken. The file must reach to its end.
+    /// Maps a slot, under the locks that were taken.
     pub(crate) fn map_slot(self, slot: usize) -> Result<Segment> {
+        self.check_len(slot)?;
+        Segment::new(self, slot)
+    }
+
+    /// Whether a turn leads to a slot that is there and came to count in it.
+    pub(crate) fn check_turn(&self, turn: Turn) -> Result<()> {
+        let Some(slot) = turn.slot() else {
+            return Err(Error::Corrupt { what: "a turn that leads to no slot" });
+        };
+        self.check_len(slot)?;
+        let page = self.look_at_page(slot)?;
+        // Relaxed: a private copy.
+        let is_dated = page.generation.load(Ordering::Relaxed) == turn.generation();
+        // Another turn by now: the slot may have been used again.
+        if !is_dated && self.turn() == turn {
+            return Err(Error::Corrupt { what: "a slot of another generation than its turn" });
+        }
+        Ok(())
+    }
+
+    fn check_len(&self, slot: usize) -> Result<()> {
         if shm::facts(self.file())?.size < self.facts.plan.slot_end(slot) {
             return Err(Error::Corrupt { what: "a file shorter than its geometry" });
         }
-        Segment::new(self, slot)
+        Ok(())
     }
 
     /// Copies of the pages of a slot that say who is there and how far the rings are, for those who

@@ -168,6 +168,9 @@ fn look_at(bus: &BusFile) -> Result<Snapshot> {
     let mut turn = bus.turn();
     let mut seen = None;
     for _ in 0..LOOKS_MOST {
+        if !turn.is_retired() {
+            bus.check_turn(turn)?;
+        }
         let slot = turn.slot();
         let states = match slot {
             Some(slot) => [Role::Master, Role::Slave].map(|role| watch_role(bus, slot, role)),

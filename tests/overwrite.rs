@@ -189,25 +189,26 @@ impl Drop for Over<'_> {
 
 #[test]
 fn a_reader_opens_on_a_fast_stream() {
-    let bus = Bus::new("oopen");
-    let (mut master, slave) = pair(&bus, 16);
-    drop(slave);
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let batch = [[7; 40]; 256];
-            while !is_over.load(Ordering::Relaxed) {
-                master.write_many(&batch).unwrap();
+    for round in 0..8 {
+        let bus = Bus::new("oopen");
+        let (mut master, slave) = pair(&bus, [16, 256][round % 2]);
+        drop(slave);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let batch = [[7; 8]; 8192];
+                while !is_over.load(Ordering::Relaxed) {
+                    master.write_many(&batch).unwrap();
+                }
+            });
+            let _over = Over(&is_over);
+            for _ in 0..200 {
+                let mut slave = bus.slave();
+                let mut buffer = [0; 8];
+                assert_eq!((slave.read(&mut buffer), buffer), (Ok(8), [7; 8]));
             }
         });
-        let _over = Over(&is_over);
-        for _ in 0..200 {
-            let mut slave = bus.slave();
-            let mut buffer = [0; 40];
-            assert_eq!(slave.read(&mut buffer), Ok(40));
-            assert_eq!(buffer, [7; 40]);
-        }
-    });
+    }
 }
 
 #[test]
@@ -310,5 +311,33 @@ fn a_peek_shows_nothing_from_behind_a_cut() {
             _ => assert_eq!(drain(&mut slave), [1, 2]),
         }
         drop(new);
+    }
+}
+
+#[test]
+#[ignore = "src/bus/writer.rs must try again after it followed a seal"]
+fn a_writer_that_overwrites_is_never_refused() {
+    for way in 0..5 {
+        let bus = Bus::new("orefuse");
+        // So small that each message is reserved for.
+        let (mut master, slave) = pair(&bus, 8);
+        send_short(&mut master, 0..20);
+        let mut options = bus.options(Role::Slave);
+        let mut new = options.takeover(Takeover::Always).open().unwrap();
+        drop(slave);
+        let bytes = message(20, 40);
+        let done = match way {
+            0 => master.try_write(&bytes),
+            1 => master.write_timeout(&bytes, Duration::ZERO),
+            2 => master.try_write_many(&[&bytes]).map(|count| assert_eq!(count, 1)),
+            3 => master.write_many_timeout(&[&bytes], Duration::ZERO).map(|_| ()),
+            _ => master.try_claim(bytes.len()).and_then(|mut claim| {
+                claim.copy_from_slice(&bytes);
+                claim.commit()
+            }),
+        };
+        assert_eq!(done, Ok(()), "way {way}");
+        assert_eq!(drain(&mut new).last(), Some(&20));
+        assert_eq!(new.stats().master_to_slave.times_full, 0);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Lease;
 use crate::config::{Role, Wait};
-use crate::layout::REGISTERED;
+use crate::layout::{REGISTERED, ROLE_ABSENT};
 use crate::ring::{Bell, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
@@ -135,11 +135,19 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<
     false
 }
 
+/// Whether a barrier reaches whoever rings. Whoever comes later and cannot be reached sets FENCE
+/// itself; asking for it on behalf of nobody would slow down all who come, for as long as the bell.
+fn is_reached(bed: &Bed<'_>) -> bool {
+    let peer = bed.segment.role(bed.peer);
+    // pairs BEAT: acquire, what the owner can do is noted before the state.
+    let is_absent = peer.state.load(Ordering::Acquire) == ROLE_ABSENT;
+    // Relaxed: behind the acquire above.
+    is_absent || peer.capabilities.load(Ordering::Relaxed) & REGISTERED != 0
+}
+
 /// Sleeps until the peer rings, or for a while.
 fn park(lease: &Lease, bed: &Bed<'_>, left: Duration, mut is_ready: impl FnMut(bool) -> bool) {
-    // Relaxed: a peer that joins later unregistered sets FENCE itself.
-    let capabilities = bed.segment.role(bed.peer).capabilities.load(Ordering::Relaxed);
-    let has_barrier = capabilities & REGISTERED != 0 && barrier::available();
+    let has_barrier = is_reached(bed) && barrier::available();
     bed.bell.announce_sleep(!has_barrier);
     if has_barrier && !barrier::heavy() {
         // Refused after all: the other side must fence from now on.
@@ -191,5 +199,27 @@ mod tests {
         assert_eq!(parks.load(Ordering::Relaxed), 0);
         park(lease, &bed, soon, |_| false);
         assert_eq!(parks.load(Ordering::Relaxed), 1);
+    }
+
+    /// Who waits for a peer that never came asks nobody for fences; a peer that cannot be reached
+    /// asks for itself when it comes. Else all that is written later would be slow.
+    #[test]
+    fn who_waits_for_nobody_asks_for_no_fences() {
+        let name = format!("unit-waiter-early-{}", std::process::id());
+        let bus = Options::new(&name).role(Role::Master).open().unwrap();
+        let lease = &bus.writer.lease;
+        let seat = lease.seat();
+        let ring = seat.segment.ring(lease.role.peer().writes());
+        let bed = Bed {
+            bell: ring.data_bell(),
+            attention: ring.room_bell(),
+            segment: &seat.segment,
+            peer: Role::Slave,
+            parks: &AtomicU64::new(0),
+            fruitless: &Cell::new(0),
+        };
+        park(lease, &bed, Duration::from_millis(1), |_| false);
+        let asks = bed.bell.glance() & crate::ring::FENCE != 0;
+        assert_eq!(asks, !barrier::available());
     }
 }

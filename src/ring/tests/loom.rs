@@ -42,8 +42,13 @@ impl Model {
     }
 
     fn blank(frames: u64, overflow: Overflow) -> Self {
-        // Announcements are raced for in every ring; one word is all that a test here needs.
-        let store = Box::new(Store::new(frames, 1));
+        // Announcements are raced for in every ring; one word is all that most tests here need.
+        Model::of_words(frames, overflow, 1)
+    }
+
+    /// One in which so many words of each frame can be raced for.
+    fn of_words(frames: u64, overflow: Overflow, raced: usize) -> Self {
+        let store = Box::new(Store::new(frames, raced));
         Model { lines: lines(), store, geometry: Geometry { frame_size: 64, frames, overflow } }
     }
 
@@ -656,6 +661,41 @@ fn loom_seal_leaves_alone_what_an_overwriting_writer_had_not_reserved() {
     });
 }
 
+/// The same with a long message, whose frames lie where messages are that the sealer believes whole
+/// if it does not see what was reserved for it.
+#[test]
+fn loom_seal_sees_what_is_reserved_or_it_is_not_written() {
+    let names = ["3 of 4 left", "1 of 4 left", "2 of 5 left"];
+    explore_heavy(Some(2), &names, |outcomes| {
+        let model = Arc::new(Model::of_words(4, Overflow::Overwrite, 6));
+        let ring = model.ring();
+        ring.format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        for number in 0..4 {
+            producer.try_write(&message(number)[..8]).unwrap();
+        }
+        // Its second frame is that of message 1.
+        let writer = thread::spawn(move || drop(producer.try_write(&[0xAA; 56])));
+        ring.data_bell().set(SEALED);
+        heavy_barrier();
+        let (head, tail) = (ring.find_head(None).unwrap(), ring.find_tail());
+        let new = Model::of_words(4, Overflow::Overwrite, 6);
+        new.ring().rebuild(&ring, tail, head).unwrap();
+        writer.join().unwrap();
+        let mut successor = Consumer::resume(new.ring()).unwrap();
+        let (mut count, mut bytes) = (0, [0; 56]);
+        while let Some(len) = successor.race(&mut bytes).unwrap() {
+            let number = successor.last_id().unwrap().number;
+            let expected = if number < 4 { message(number)[..8].to_vec() } else { vec![0xAA; 56] };
+            assert_eq!(bytes[..len], expected);
+            count += 1;
+        }
+        assert_eq!(successor.next_id().number, head.number);
+        assert_eq!(successor.lost() + count, head.number);
+        outcomes.met(format!("{count} of {} left", head.number));
+    });
+}
+
 /// SEAL: a tap copies, and then asks about the seal. What it found unsealed lies before the cut; the
 /// rest it compares, and takes back what lies behind.
 #[test]
@@ -704,7 +744,7 @@ fn loom_seal_a_tap_delivers_nothing_from_behind_the_cut() {
 /// somebody who can lay down to sleep meanwhile.
 #[test]
 fn loom_seal_reaches_who_fences_for_itself() {
-    explore(None, &["inside", "sealed", "inside and sealed"], |outcomes| {
+    explore(Some(3), &["inside", "sealed", "inside and sealed"], |outcomes| {
         let model = Model::new(2, Overflow::Refuse);
         let ring = model.ring();
         let mut producer = Producer::resume(ring, 1).unwrap();

@@ -144,7 +144,7 @@ fn names() {
 fn a_slash_and_an_underscore_share_a_file_and_do_not_meet() {
     let bus = Bus::new("a_b");
     let slashed = bus.name().replace("a_b", "a/b");
-    let mut master = bus.master();
+    let master = bus.master();
     for role in [Role::Slave, Role::Master, Role::Auto] {
         let error = error_of(Options::new(slashed.as_str()).role(role).open());
         is(error, "Name", &[&slashed, "another name"]);

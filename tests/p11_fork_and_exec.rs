@@ -5,7 +5,6 @@
 mod support;
 
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use eshm::{Batch, Endpoint, Error, PeerState, Role};
 use support::*;

@@ -368,7 +368,7 @@ impl Reader {
                 return Ok(skipped + self.pass_shown()?);
             }
         }
-        Err(Error::Lost { what: REPLACED_TOO_OFTEN })
+        Err(Error::Lost { what: REPLACED_TOO_OFTEN, unread: 0 })
     }
 
     // --- the cold side ------------------------------------------------------------------------

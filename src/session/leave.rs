@@ -223,12 +223,33 @@ pub(super) fn take_name_away(bus: &BusFile) -> Result<bool> {
     if is_ours && bus.turn() == turn {
         shm::unlink(&aside)?;
         hit("unlink.done")?;
+        sweep(bus);
     } else {
         // Should somebody have made a new bus under the name meanwhile, what was moved stays aside:
         // nothing of it is lost, and people see it.
         shm::rename_noreplace(&aside, path)?;
     }
     Ok(true)
+}
+
+/// Removes what others who were killed in `take_name_away` left beside the name: retired files, to
+/// which no name but theirs leads. What goes wrong does so for whoever comes by next.
+fn sweep(bus: &BusFile) {
+    let path = &bus.facts().path;
+    let Some((directory, file)) = path.parent().zip(path.file_name()) else { return };
+    let prefix = [file.as_encoded_bytes(), b"~"].concat();
+    for name in shm::names_in(directory).unwrap_or_default() {
+        if !name.as_encoded_bytes().starts_with(&prefix) {
+            continue;
+        }
+        let aside = directory.join(name);
+        if let Ok(Some(found)) = BusFile::open_at(&aside, None, true)
+            && found.turn().is_retired()
+            && found.facts().name == bus.facts().name
+        {
+            let _ = shm::unlink(&aside);
+        }
+    }
 }
 
 /// Where a name is moved before it is unlinked.

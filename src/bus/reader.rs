@@ -486,9 +486,13 @@ impl Reader {
                 self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat))
             {
                 self.is_special = true;
-                self.lease.condemn(error.clone());
-                // What the cut counts as read was read by this reader, and by nobody else.
+                self.lease.note(&error);
+                // What the cut counts as read was read by this reader, and by nobody else; the rest
+                // is unread as long as it is not known who goes on reading.
                 let is_mine = self.ring.place().pos.wrapping_sub(cut.tail.pos) as i64 <= 0;
+                if !is_mine {
+                    self.ring.rewind(cut.tail);
+                }
                 return if is_inside && is_mine { Ok(true) } else { Err(error) };
             }
         }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Lease;
 use crate::config::{Role, Wait};
@@ -14,10 +14,14 @@ use crate::layout::{REGISTERED, ROLE_ABSENT};
 use crate::ring::{Bell, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
+use crate::sys::clock::Instant;
 use crate::sys::{barrier, cores, futex};
 
 /// No sleep is longer without a look.
 const LONGEST_PARK: Duration = Duration::from_millis(50);
+/// The first sleep of a call is shorter: the quick barrier passes over a core once in a long while
+/// (see `sys/barrier.rs`), and a ring that is missed for that reason costs no more than this.
+const FIRST_NAP: Duration = Duration::from_millis(1);
 /// Without a background thread the sleeper itself must beat and watch.
 const PARK_BY_HAND: Duration = Duration::from_millis(1);
 /// Looks before sleeping; some tens of microseconds.
@@ -38,6 +42,7 @@ pub(super) struct Waiter {
     deadline: Option<Instant>,
     /// Once per call: whoever slept and was woken for nothing sleeps on.
     has_spun: bool,
+    has_napped: bool,
 }
 
 /// On which bell, in which segment, a half sleeps, and where it is called.
@@ -58,7 +63,7 @@ pub(super) struct Bed<'a> {
 impl Waiter {
     /// For a call that may take this long.
     pub(super) fn new(wait: Wait, timeout: Duration) -> Self {
-        Waiter { wait, timeout, deadline: None, has_spun: false }
+        Waiter { wait, timeout, deadline: None, has_spun: false, has_napped: false }
     }
 
     /// Whether nothing was waited for yet.
@@ -88,7 +93,11 @@ impl Waiter {
                 self.has_spun = true;
                 self.spin_if_it_pays(is_ready, bed);
             }
-            _ => park(lease, bed, left, is_ready),
+            _ => {
+                let longest = if self.has_napped { LONGEST_PARK } else { FIRST_NAP };
+                self.has_napped = true;
+                park(lease, bed, left.min(longest), is_ready);
+            }
         }
         true
     }

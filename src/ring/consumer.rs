@@ -60,6 +60,9 @@ impl Consumer {
         if !ring.overwrite {
             ring.check_distance(tail.pos, ring.find_head(None)?.pos)?;
         }
+        // A predecessor that was killed between the two stores of its place has counted a message
+        // that it did not consume. Whoever looks how much is unread must not believe that.
+        ring.lines().consumer.number.store(tail.number, Ordering::Release);
         Ok(Consumer {
             ring,
             tail: tail.pos,

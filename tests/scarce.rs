@@ -6,7 +6,7 @@ mod support;
 
 use std::path::Path;
 
-use eshm::{Endpoint, Error, Peer, Role, SegmentState, Takeover};
+use eshm::{Endpoint, Error, Peer, SegmentState, Takeover};
 use support::confined::{
     ALICE, BOB, GROUP, allocated, become_user, limit, mount_small, servant_of, sticky_room,
 };
@@ -141,7 +141,9 @@ fn an_open_without_descriptors_changes_nothing() {
         for end in ["left", "dead", "alive", "hung"] {
             for background in ["background=1", "background=0"] {
                 let room = Room::new();
-                let bus = Bus::inside(room.path(), "sfew");
+                let mut bus = Bus::inside(room.path(), "sfew");
+                // Its peer's wish is that it stays.
+                bus.may_leave();
                 // Both were here; the peer's messages are unread.
                 let master = bus.servant("master", "cleanup=0");
                 let slave = bus.servant("slave", "cleanup=0");

@@ -255,7 +255,8 @@ fn user_and_process_namespaces_are_no_matter() {
     if !is_root() {
         return;
     }
-    for (kind, map) in [("user", "plain"), ("user", "mapped"), ("pid", "plain"), ("pid", "mapped")] {
+    for (kind, map) in [("user", "plain"), ("user", "mapped"), ("pid", "plain"), ("pid", "mapped")]
+    {
         let room = sticky_room();
         let bus = Bus::inside(room.path(), "uspace");
         let mut outside = servant_of(ALICE, GROUP);

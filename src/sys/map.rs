@@ -64,9 +64,9 @@ impl Mapping {
         let advice = if self.writable { Advice::PopulateWrite } else { Advice::PopulateRead };
         // In pieces: meanwhile no other thread of the process can map anything, hearts included.
         let pieces = (0..self.len()).step_by(PIECE);
-        pieces.map(|off| (off, PIECE.min(self.len() - off))).try_for_each(|(off, len)| {
-            self.repeat(|| self.raw.advise_range(advice, off, len))
-        })
+        pieces
+            .map(|off| (off, PIECE.min(self.len() - off)))
+            .try_for_each(|(off, len)| self.repeat(|| self.raw.advise_range(advice, off, len)))
     }
 
     /// Keeps every page in memory.

@@ -272,6 +272,8 @@ fn user_and_process_namespaces_are_no_matter() {
         open(&mut inside, "role=master");
         open(&mut outside, "role=slave");
         exchange(&mut inside, &mut outside, 0);
+        assert!(outside.must("peer").starts_with("alive"));
+        assert!(inside.must("peer").starts_with("alive"));
         // Fenced from without, and from within.
         let mut other = servant_of(ALICE, GROUP);
         assert_eq!(open(&mut other, "role=master takeover=always"), "master 2", "{kind} {map}");

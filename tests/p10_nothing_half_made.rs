@@ -114,27 +114,7 @@ fn whoever_looks_sees_nothing_or_all() {
 /// In a mount namespace of its own, on a file system of one megabyte.
 fn cramped(talk: &mut Talk) {
     let place = talk.word(0).to_owned();
-    let target = std::ffi::CString::new(place.as_str()).unwrap();
-    // SAFETY: strings that end in NUL, alive across the calls; what is mounted is seen by this
-    // process alone.
-    let mounted = unsafe {
-        libc::unshare(libc::CLONE_NEWNS) == 0
-            && libc::mount(
-                c"none".as_ptr(),
-                c"/".as_ptr(),
-                std::ptr::null(),
-                libc::MS_REC | libc::MS_PRIVATE,
-                std::ptr::null(),
-            ) == 0
-            && libc::mount(
-                c"none".as_ptr(),
-                target.as_ptr(),
-                c"tmpfs".as_ptr(),
-                0,
-                c"size=1m".as_ptr().cast(),
-            ) == 0
-    };
-    if !mounted {
+    if !confined::mount_small(&place, "1m") {
         return talk.say("forbidden");
     }
     let dir = format!("dir={place}");

@@ -179,32 +179,6 @@ fn another_pid_namespace_is_no_matter() {
     until("its death", || master.peer().state.name() == "dead");
 }
 
-/// Forbids a system call to this process from here on: it fails with this number.
-fn forbid(call: libc::c_long, errno: i32) -> bool {
-    let jump = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    let give = (libc::BPF_RET | libc::BPF_K) as u16;
-    let line = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut filter = [
-        line(load, 0, 0, 0),
-        line(jump, 0, 1, call as u32),
-        line(give, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
-        line(give, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: the program and its lines live across the calls, which only read them.
-    unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-            && libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::SECCOMP_MODE_FILTER,
-                &raw const program,
-                0,
-                0,
-            ) == 0
-    }
-}
-
 /// Where the asymmetric barrier, or another call that is not needed, is refused.
 fn refused(talk: &mut Talk) {
     let name = talk.word(0).to_owned();
@@ -212,7 +186,7 @@ fn refused(talk: &mut Talk) {
     let open_first = talk.word(2) == "late";
     let words = ["role=slave", "park=1"];
     let early = open_first.then(|| servant::options(&name, &words).open().unwrap());
-    if !forbid(call, libc::EPERM) {
+    if !confined::forbid(&[call]) {
         return talk.say("no filter is to be had here");
     }
     let mut bus = early.unwrap_or_else(|| servant::options(&name, &words).open().unwrap());

@@ -87,6 +87,21 @@ impl Place {
         options
     }
 
+    /// A bus whose master was killed with three messages in it; gives its pid.
+    pub fn orphan(&self, name: &str) -> u32 {
+        let (send, mut stdin) = self.start_fed(&["send", name]);
+        stdin.write_all(b"1\n2\n3\n").unwrap();
+        self.until(name, |now| now.stats.master_to_slave.written == 3);
+        let pid = send.child.id();
+        send.kill();
+        pid
+    }
+
+    /// Takes away what nobody holds, whatever is unread.
+    pub fn sweep(&self) {
+        self.run(&["gc", "--older", "0s"]).ok();
+    }
+
     /// What lies in the directory of segments.
     pub fn left(&self) -> Vec<String> {
         let files = fs::read_dir(self.dir()).unwrap().flatten();

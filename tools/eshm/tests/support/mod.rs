@@ -102,6 +102,12 @@ impl Place {
         self.run(&["gc", "--older", "0s"]).ok();
     }
 
+    /// Whether the program has ended, looked at without waiting for it.
+    pub fn has_ended(&self, program: &Running) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", program.child.id()));
+        stat.is_ok_and(|stat| stat.contains(") Z "))
+    }
+
     /// What lies in the directory of segments.
     pub fn left(&self) -> Vec<String> {
         let files = fs::read_dir(self.dir()).unwrap().flatten();
@@ -219,7 +225,8 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Ran {
+    /// Of a program that has ended.
+    pub fn of(output: Output) -> Ran {
         use std::os::unix::process::ExitStatusExt;
         let code =
             output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));

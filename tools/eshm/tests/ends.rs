@@ -44,7 +44,10 @@ fn gc_keeps_what_is_unread_and_says_why() {
     let again = place.run(&["gc", "--json"]).ok().json_lines();
     assert_eq!((again.len(), &again[1]["removed"]), (2, &json!(false)));
     let old = place.run(&["gc", "--older", "0s"]).ok().text();
-    assert!(old.contains("removed orphan: master dead") && old.contains("3 messages unread"), "{old}");
+    assert!(
+        old.contains("removed orphan: master dead") && old.contains("3 messages unread"),
+        "{old}"
+    );
     drop(living);
 }
 
@@ -138,7 +141,8 @@ fn ctrl_c_on_an_acknowledging_receiver_loses_nothing() {
 
 #[test]
 fn a_sender_that_ends_before_its_reader_comes_leaves_its_messages() {
-    for (args, code) in [(&["send", "a", "--timeout", "10ms"][..], 4), (&["send", "a", "--keep"], 0)]
+    for (args, code) in
+        [(&["send", "a", "--timeout", "10ms"][..], 4), (&["send", "a", "--keep"], 0)]
     {
         let place = Place::new();
         place.feed(args, b"1\n2\n").code(code);

@@ -93,6 +93,16 @@ fn a_tap_ends_when_both_sides_have_left_and_quietly_on_a_closed_pipe() {
 }
 
 #[test]
+fn a_tap_of_what_was_left_unread_shows_it_and_ends() {
+    let place = Place::new();
+    place.feed(&["send", "a", "--keep"], b"1\n2\n").ok();
+    let text = place.run(&["tap", "a", "--unread"]).ok().text();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert_eq!(eshm::inspect_in(place.dir(), "a").unwrap().unread, [2, 0]);
+    place.sweep();
+}
+
+#[test]
 fn ping_measures_round_trips_to_echo() {
     let place = Place::new();
     let mut echo = Running::bare(&mut place.command(&["echo", "a", "--once", "--json"]));
@@ -175,7 +185,10 @@ fn bench_measures_all_ways_and_reports() {
         assert!(one["messages_per_s"].as_f64().unwrap() > 0.0, "{one}");
     }
     let page = fs::read_to_string(page).unwrap();
-    assert!(page.contains("</html>") && page.matches("class=\"curve ").count() == 12, "six curves, twice");
+    assert!(
+        page.contains("</html>") && page.matches("class=\"curve ").count() == 12,
+        "six curves, twice"
+    );
     assert_eq!(page.matches("class=\"bar ").count(), 20);
     assert!(place.file("hist-Unix-socket.hgrm").exists() && place.file("hist-eshm.hgrm").exists());
     place.run(&["bench", "--sizes", "1"]).code(2);

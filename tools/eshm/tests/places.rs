@@ -78,7 +78,10 @@ fn pids_of_another_namespace_are_marked() {
     let stat = place.run(&["stat", "x"]).ok().text();
     assert!(stat.contains("pid 1 of another PID namespace, alive"), "{stat}");
     let json = place.run(&["stat", "x", "--json"]).ok().json();
-    assert_eq!((&json["slave"]["foreign_pid"], &json["master"]["foreign_pid"]), (&true.into(), &false.into()));
+    assert_eq!(
+        (&json["slave"]["foreign_pid"], &json["master"]["foreign_pid"]),
+        (&true.into(), &false.into())
+    );
     kill(child_of(recv.pid()), Signal::SIGTERM).unwrap();
     recv.end().code(143);
 }
@@ -103,7 +106,11 @@ fn doctor_knows_room_without_limit_and_no_room_for_a_second_slot() {
     assert_eq!((&space["level"], &fence["level"]), (&"good".into(), &"good".into()), "{space}");
     let full = "echo 1 | $ESHM send big --keep --frames 16384;";
     let Some((space, fence)) = look("4m", full) else { return };
-    assert_eq!((&space["level"], &fence["level"]), (&"bad".into(), &"warn".into()), "{space} {fence}");
+    assert_eq!(
+        (&space["level"], &fence["level"]),
+        (&"bad".into(), &"warn".into()),
+        "{space} {fence}"
+    );
     assert!(fence["what"].as_str().unwrap().contains("second slot of big"), "{fence}");
     assert!(fence["remedy"].as_str().unwrap().contains("remount"), "{fence}");
 }
@@ -141,11 +148,19 @@ fn a_file_of_another_user_names_the_way_to_trust_it() {
     let place = Place::new();
     place.feed(&["send", "a", "--keep"], b"1\n").ok();
     chown(place.dir().join("eshm_a"), Some(65_534), None).unwrap();
-    let name = nix::unistd::User::from_uid(65_534.into()).unwrap().map_or("65534".into(), |user| user.name);
+    let name = nix::unistd::User::from_uid(65_534.into())
+        .unwrap()
+        .map_or("65534".into(), |user| user.name);
     let refused = place.run(&["recv", "a"]).code(8);
     assert!(refused.stderr.contains(&format!("--trust {name}")), "{}", refused.stderr);
     let refused = place.run(&["rm", "a"]).code(8);
-    assert!(!refused.stderr.contains("--trust") && refused.stderr.contains("as that user"), "{}", refused.stderr);
+    assert!(
+        !refused.stderr.contains("--trust") && refused.stderr.contains("as that user"),
+        "{}",
+        refused.stderr
+    );
+    let kept = place.run(&["gc", "--older", "0s"]).ok().text();
+    assert!(kept.contains("keep a: it belongs to user 65534"), "{kept}");
     assert_eq!(place.run(&["recv", "a", "--trust", &name]).ok().text(), "1\n");
     place.run(&["recv", "a", "--trust", "no such user"]).code(2);
     chown(place.dir().join("eshm_a"), Some(0), None).unwrap();
@@ -198,7 +213,10 @@ fn an_empty_file_that_stays_is_told_as_such() {
         assert!(ran.stderr.contains("the empty file stays"), "{}", ran.stderr);
         assert!(place.run(&["ls"]).ok().text().contains("retired"));
         let gc = as_nobody(&place, &["gc"]).unwrap().code(1).text();
-        assert!(gc.contains("emptied a: retired and empty") && gc.contains("emptied b: master left"), "{gc}");
+        assert!(
+            gc.contains("emptied a: retired and empty") && gc.contains("emptied b: master left"),
+            "{gc}"
+        );
     }
     for name in ["eshm_a", "eshm_b"] {
         fs::remove_file(place.dir().join(name)).unwrap();

@@ -3,10 +3,12 @@
 //! Unread messages are somebody's work: only `--older` takes them along, and only those of that age.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use eshm::{Entry, EntryKind, Peer, PeerState, SegmentState, Snapshot};
+use nix::unistd::geteuid;
 use serde_json::json;
 
 use crate::commands::removal::{self, Done};
@@ -18,8 +20,10 @@ use crate::parse;
 
 /// Options of `eshm gc`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A bus is removed when no process holds a role in it and nothing in it is unread.\n\
-    With --older, those are removed too in which something is unread, if they are that old.")]
+#[command(
+    after_help = "A bus is removed when no process holds a role in it and nothing in it is unread.\n\
+    With --older, those are removed too in which something is unread, if they are that old."
+)]
 pub struct Args {
     /// Say what would be removed, and remove nothing
     #[arg(short = 'n', long)]
@@ -74,6 +78,12 @@ impl Args {
             EntryKind::Foreign(why) => (false, format!("foreign: {why}")),
             EntryKind::Unreadable(error) => (false, error.to_string()),
             _ => return None,
+        };
+        let (remove, why) = match owner(&entry.path).filter(|_| remove) {
+            Some(uid) if uid != geteuid().as_raw() && uid != 0 => {
+                (false, format!("it belongs to user {uid}, who may remove it; {why}"))
+            }
+            _ => (remove, why),
         };
         Some(Finding { name: entry.name.clone(), path: entry.path.clone(), remove, why })
     }
@@ -171,6 +181,10 @@ impl Args {
         });
         journals.collect()
     }
+}
+
+fn owner(path: &Path) -> Option<u32> {
+    fs::symlink_metadata(path).ok().map(|about| about.uid())
 }
 
 fn last_seen(role: &Peer) -> String {

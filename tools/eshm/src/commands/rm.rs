@@ -70,14 +70,16 @@ impl Args {
         let text = why(&done, &self.place.dir)?;
         Some(match done {
             Done::Kept(error) => {
-                let is_of_another = matches!(&error, Error::Access { why, .. } if why.starts_with("it belongs to"));
+                let is_of_another =
+                    matches!(&error, Error::Access { why, .. } if why.starts_with("it belongs to"));
                 match Failure::from(error) {
                     held @ Failure::Told { code: HELD, .. } => held.remedy(
                         "end that process first, or --force to take the segment away from it",
                     ),
-                    told if is_of_another => {
-                        told.remedy(format!("as that user: eshm rm {}", escape::bytes(name.as_bytes())))
-                    }
+                    told if is_of_another => told.remedy(format!(
+                        "as that user: eshm rm {}",
+                        escape::bytes(name.as_bytes())
+                    )),
                     told => told,
                 }
             }

@@ -105,6 +105,7 @@ impl Args {
             started: Instant::now(),
         };
         let (mut shown, mut last, mut looked) = (0, Instant::now(), Instant::now());
+        let mut over = false;
         while self.count.is_none_or(|count| shown < count) {
             stop.check()?;
             let mut quiet = true;
@@ -127,7 +128,8 @@ impl Args {
                 viewer.out.flush()?;
                 if looked.elapsed() >= LOOK {
                     looked = Instant::now();
-                    if self.is_over()? {
+                    // What was written before they left is seen in one more turn.
+                    if std::mem::replace(&mut over, self.is_over()?) {
                         break;
                     }
                 }
@@ -162,7 +164,7 @@ impl Args {
         Ok(taps)
     }
 
-    /// Whether nobody is left who could send, and nothing that could be shown.
+    /// Whether nobody is left who could send.
     fn is_over(&self) -> Outcome<bool> {
         let stats = match eshm::inspect_in(&self.place.dir, &self.name) {
             Ok(snapshot) => snapshot.stats,
@@ -170,8 +172,7 @@ impl Args {
             Err(error) => return Err(error.into()),
         };
         let gone = |state| matches!(state, PeerState::Left | PeerState::Absent);
-        let unread = stats.master_to_slave.backlog + stats.slave_to_master.backlog;
-        Ok(gone(stats.master.state) && gone(stats.slave.state) && unread == 0)
+        Ok(gone(stats.master.state) && gone(stats.slave.state))
     }
 }
 

@@ -59,7 +59,11 @@ fn shm(directory: &Path) -> Vec<Finding> {
         kind(directory, system.filesystem_type() == TMPFS_MAGIC),
         mode(directory, about.mode() & 0o7777),
         space(directory, total, free),
-        fence(directory, buses.max_by_key(|bus| slot(bus)).map(|bus| (&*bus.name, slot(bus))), free),
+        fence(
+            directory,
+            buses.max_by_key(|bus| slot(bus)).map(|bus| (&*bus.name, slot(bus))),
+            free,
+        ),
     ]
 }
 
@@ -74,15 +78,21 @@ fn slot(bus: &Snapshot) -> u64 {
 /// file, before the old memory is given back.
 fn fence(directory: &Path, largest: Option<(&str, u64)>, free: Option<u64>) -> Finding {
     let (whose, need) = match largest {
-        Some((name, need)) => (format!("of {}, the largest bus", escape::bytes(name.as_bytes())), need),
+        Some((name, need)) => {
+            (format!("of {}, the largest bus", escape::bytes(name.as_bytes())), need)
+        }
         None => ("of a bus of the usual size".to_string(), (SEGMENT / 2) + WORDS),
     };
-    let what = format!("to replace a hung owner a second slot {whose} takes {}", units::bytes(need));
+    let what =
+        format!("to replace a hung owner a second slot {whose} takes {}", units::bytes(need));
     match free {
         Some(free) if free < need => Finding::new(
             "fence",
             Level::Warn,
-            format!("{what}: there is room for {}, so that --takeover hung fails", units::bytes(free)),
+            format!(
+                "{what}: there is room for {}, so that --takeover hung fails",
+                units::bytes(free)
+            ),
             more_room(directory),
         ),
         _ => Finding::good("fence", format!("{what}: there is room")),
@@ -130,7 +140,10 @@ fn mode(directory: &Path, mode: u32) -> Finding {
 
 fn space(directory: &Path, total: u64, free: Option<u64>) -> Finding {
     let Some(free) = free else {
-        return Finding::good("shm space", "without a limit of its own: as much as there is memory");
+        return Finding::good(
+            "shm space",
+            "without a limit of its own: as much as there is memory",
+        );
     };
     let what = format!("{} of {} free", units::bytes(free), units::bytes(total));
     let remedy = more_room(directory);
@@ -336,7 +349,12 @@ fn left_over(unheld: usize, unread: usize, odd: usize, all: usize) -> Finding {
     if unread > 0 {
         // Waiting for a reader is what they are there for.
         let remedy = "if nobody will read them: eshm rm NAME, or eshm gc --older 1h";
-        return Finding::new("leftovers", Level::Warn, format!("{what}, with unread messages"), remedy);
+        return Finding::new(
+            "leftovers",
+            Level::Warn,
+            format!("{what}, with unread messages"),
+            remedy,
+        );
     }
     if odd > 0 {
         let what = format!("{there}, {odd} of them foreign or not usable");

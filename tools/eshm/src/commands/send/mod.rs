@@ -97,7 +97,8 @@ impl Args {
         }
         let bus = self.bus.open(&options, self.timeout, &stop)?;
         let progress = Progress::new("sent", input.size(), self.quiet);
-        let mut outlet = Outlet::new(bus, self.bus.place.dir.clone(), &stop, self.timeout, progress);
+        let mut outlet =
+            Outlet::new(bus, self.bus.place.dir.clone(), &stop, self.timeout, progress);
         let resumed_at = self.send_all(input, &mut outlet)?;
         if !self.keeps() {
             outlet.wait_until_read()?;

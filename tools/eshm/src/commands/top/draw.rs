@@ -357,15 +357,11 @@ fn draw_way(
     let wide = if area.width < FULL { 24 } else { 44 };
     let [left, waits] =
         Layout::horizontal([Constraint::Fill(1), Constraint::Length(wide)]).spacing(2).areas(below);
-    let [label, curve] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(left);
+    let [label, curve] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(left);
     let newest = way.curve.len().saturating_sub(usize::from(curve.width));
     let shown = || way.curve.iter().skip(newest);
     frame.render_widget(Line::styled(curve_label(shown()), theme.dim()), label);
-    frame.render_widget(
-        Sparkline::default().data(shown()).style(theme.of(Color::Cyan)),
-        curve,
-    );
+    frame.render_widget(Sparkline::default().data(shown()).style(theme.of(Color::Cyan)), curve);
     let size = (usize::from(wide), usize::from(below.height));
     frame.render_widget(Paragraph::new(histogram(way, theme, size)), waits);
 }
@@ -554,7 +550,10 @@ mod tests {
     fn a_narrow_screen_tells_the_most_important() {
         let mut model = model();
         let text = screen(&model, 20, 10);
-        assert!(text.lines().any(|line| line.starts_with("telem") && line.ends_with("4096")), "{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with("telem") && line.ends_with("4096")),
+            "{text}"
+        );
         assert!(text.contains("●") && text.contains('q'), "{text}");
         model.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
         model.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));

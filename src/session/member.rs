@@ -623,9 +623,13 @@ pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
 /// A role as its lines tell it.
 pub(crate) fn peer_from(lines: &RoleLines, state: PeerState, written: u64, read: u64) -> Peer {
     let calls = lines.progress.load(Ordering::Relaxed);
+    let pid = lines.pid.load(Ordering::Relaxed);
+    let namespaces = [lines.pid_ns.load(Ordering::Relaxed), process::pid_namespace()];
     Peer {
         state,
-        pid: lines.pid.load(Ordering::Relaxed),
+        pid,
+        // 0 where it could not be found out.
+        is_foreign: pid != 0 && !namespaces.contains(&0) && namespaces[0] != namespaces[1],
         epoch: lines.epoch.load(Ordering::Relaxed),
         beats: lines.beat.load(Ordering::Relaxed),
         progress: calls.wrapping_add(written).wrapping_add(read),

@@ -188,10 +188,9 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
         ring.room_bell().set(SEALED_BIT);
     }
     hit("seal.rung")?;
-    // pairs SEAL: who takes a role meanwhile either sees the seal behind a fence of its own, or is
-    // seen below by what it said of itself before that fence.
+    // pairs SEAL: who takes a role meanwhile sees the seal behind a fence of its own, or is here.
     sync::fence(Ordering::SeqCst);
-    if is_barrier_needed(segment) && !barrier::global() {
+    if !barrier::global() {
         // Refused, by a filter or by a kernel whose cores are not to be disturbed. No processor
         // keeps a store to itself for as long as this.
         barrier::heavy();
@@ -203,13 +202,6 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
         futex::wake(ring.room_bell().0, i32::MAX);
     }
     Ok(())
-}
-
-/// Whether somebody looks for the seal only behind a compiler's fence.
-fn is_barrier_needed(segment: &Segment) -> bool {
-    // Relaxed: ordered by the fence before the call.
-    let lines = [Role::Master, Role::Slave].map(|role| segment.role(role));
-    lines.iter().any(|lines| lines.capabilities.load(Ordering::Relaxed) & REGISTERED != 0)
 }
 
 /// The cut of a sealed slot: the one chosen before, or ours. The caller holds the lock to which the

@@ -5,11 +5,12 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 use eshm::{Cleanup, PeerState, Role};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{Place, Running};
+use support::{Place, Ran, Running};
 
 fn numbers(from: u32, to: u32) -> String {
     (from..to).map(|number| format!("{number}\n")).collect()
@@ -183,20 +184,12 @@ fn the_wish_for_the_end_is_an_option() {
 fn a_receiver_without_stdout_takes_nothing() {
     let place = Place::new();
     place.feed(&["send", "a", "--keep"], numbers(0, 10).as_bytes()).ok();
-    let program = env!("CARGO_BIN_EXE_eshm");
     for args in ["recv a", "recv a --ack", "recv a --file -", "recv a --json"] {
-        let mut shell = place.command(&[]);
-        shell = {
-            let mut sh = std::process::Command::new("sh");
-            sh.args(["-c", &format!("exec {program} {args} >&-")]);
-            sh.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            sh.stdin(std::process::Stdio::null());
-            sh
-        };
-        let ran = shell.output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(9), "{args}: {said}");
-        assert!(said.contains("stdout is closed"), "{args}: {said}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec {} {args} >&-", env!("CARGO_BIN_EXE_eshm"))]);
+        shell.env("ESHM_DIR", place.dir()).stdin(Stdio::null());
+        let ran = Ran::of(shell.output().unwrap()).code(9);
+        assert!(ran.stderr.contains("stdout is closed"), "{args}: {}", ran.stderr);
     }
     assert_eq!(eshm::inspect_in(place.dir(), "a").unwrap().unread, [10, 0]);
     // To throw messages away is another wish.

@@ -84,7 +84,7 @@ pub fn inspect(name: &str) -> Result<Snapshot> {
 /// # Errors
 /// As for [`inspect`].
 pub fn inspect_in(directory: &Path, name: &str) -> Result<Snapshot> {
-    if name.contains('~') {
+    if is_aside(name) {
         return look_at(&open_leftover(directory, name)?);
     }
     let options = options_for(directory, name)?;
@@ -107,7 +107,7 @@ pub fn remove(name: &str, force: bool) -> Result<()> {
 /// # Errors
 /// As for [`remove`].
 pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
-    if name.contains('~') {
+    if is_aside(name) {
         return remove_leftover(directory, name, force);
     }
     let options = options_for(directory, name)?;
@@ -156,6 +156,14 @@ fn remove_leftover(directory: &Path, name: &str, force: bool) -> Result<()> {
         Removal::NameStays => Err(name_stays(&path)),
         Removal::Not => Err(taken(&bus)),
     }
+}
+
+/// Whether it is a name that a file gets before it is removed: the bus's, `~`, and 16 digits.
+fn is_aside(name: &str) -> bool {
+    name.rsplit_once('~').is_some_and(|(bus, token)| {
+        let is_token = token.len() == 16 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_token && segment::check_name(bus).is_ok()
+    })
 }
 
 /// Opens a file that was moved aside, to look into it. Its path cannot leave the directory.

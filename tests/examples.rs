@@ -1,10 +1,10 @@
 //! The examples are short, and do what they say.
 #![allow(missing_docs)]
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 /// Where cargo put an example: beside the tests.
 fn example(name: &str) -> PathBuf {
@@ -59,42 +59,34 @@ fn the_readme_prints_the_examples() {
 }
 
 /// A program of the README, in a `/dev/shm` of the test's own. Killed when it is dropped.
-struct Started(std::process::Child);
+struct Started {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
 
 impl Started {
     /// The first one makes the namespace, the others come to it.
     fn new(program: &str, beside: Option<&Started>) -> Started {
         let mut command = Command::new(example(program));
-        let pid = beside.map(|other| other.0.id());
+        let pid = beside.map(|other| other.process.id());
         // SAFETY: between fork and exec only system calls are made, on strings that live.
         unsafe { command.pre_exec(move || own_shm(pid)) };
-        Started(command.stdout(Stdio::piped()).spawn().unwrap())
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Started { process, lines }
     }
 
     /// Reads what it prints until a line is right.
     fn prints(&mut self, what: &str, is_right: impl Fn(&str) -> bool) {
-        let out = self.0.stdout.as_mut().unwrap();
-        let mut line = Vec::new();
-        for byte in out.bytes() {
-            match byte.unwrap() {
-                b'\n' => {
-                    let text = String::from_utf8_lossy(&line).into_owned();
-                    if is_right(&text) {
-                        return;
-                    }
-                    line.clear();
-                }
-                byte => line.push(byte),
-            }
-        }
-        panic!("it ended and had never printed {what}");
+        let found = self.lines.by_ref().map(Result::unwrap).find(|line| is_right(line));
+        assert!(found.is_some(), "it ended and had never printed {what}");
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -132,12 +124,12 @@ fn the_pair_of_the_readme_runs_as_printed() {
         };
         pair.1.prints("a reading", is_reading);
         // The master is killed: the slave says so, and goes on with the next one.
-        pair.0.0.kill().unwrap();
+        pair.0.process.kill().unwrap();
         pair.1.prints("silence", |line| line == "silence; the master is dead");
         pair.0 = Started::new("pair_master", Some(&pair.1));
         pair.1.prints("a reading of the second master", |line| line.contains("epoch: 2"));
         // The slave is killed, and another one goes on where it was.
-        pair.1.0.kill().unwrap();
+        pair.1.process.kill().unwrap();
         pair.1 = Started::new("pair_slave", Some(&pair.0));
         pair.1.prints("a reading of the second master", |line| line.contains("epoch: 2"));
     }

@@ -10,6 +10,10 @@
 mod memory;
 #[cfg(loom)]
 pub(crate) mod model;
+#[cfg(not(any(loom, eshm_sim)))]
+mod mutex;
+#[cfg(eshm_sim)]
+mod simulated;
 
 #[cfg(not(loom))]
 pub(crate) use memory::{Frame, Frames};
@@ -18,8 +22,15 @@ pub(crate) use model::{Frame, Frames};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(not(any(loom, eshm_sim)))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{Ordering, fence};
+
+#[cfg(not(any(loom, eshm_sim)))]
+pub(crate) use mutex::{Mutex, MutexGuard};
+#[cfg(eshm_sim)]
+pub(crate) use simulated::{AtomicU32, AtomicU64, Mutex, MutexGuard};
 
 /// Whether shared types have the sizes that the layout asserts; a model checker's atomics do not.
 pub(crate) const REAL: bool = cfg!(not(loom));

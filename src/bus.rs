@@ -87,9 +87,11 @@ impl Options {
     /// See [`crate::Error`]; among them `RoleTaken` with the owner's pid and state, `NotFound` for a
     /// slave without a master, and `Geometry` when the segment is shaped otherwise.
     pub fn open(&self) -> Result<Endpoint> {
+        // First what can go wrong without the bus having changed.
+        let promise = self.background.then(pulse::promise).transpose()?;
         let lease = Arc::new(Lease { member: session::open(self)? });
-        if self.background {
-            pulse::join(&lease.member)?;
+        if let Some(promise) = promise {
+            promise.keep(&lease.member);
         }
         let halves = Writer::new(Arc::clone(&lease))
             .and_then(|writer| Ok(Endpoint { writer, reader: Reader::new(Arc::clone(&lease))? }));
@@ -123,7 +125,7 @@ macro_rules! tells_of_the_bus {
             /// How many owners the role has had, this one included.
             #[must_use]
             pub fn epoch(&self) -> u64 {
-                if self.$lease$(.$path)*.is_home() { self.$lease$(.$path)*.seat().epoch } else { 0 }
+                if self.$lease$(.$path)*.is_home() { self.$lease$(.$path)*.epoch() } else { 0 }
             }
 
             /// The shape of one direction.
@@ -215,7 +217,10 @@ impl Endpoint {
     /// What the system said when the lock was freed or the name removed; or what made the endpoint
     /// unusable before, so that there was nothing left to leave.
     pub fn leave(self) -> Result<()> {
-        self.writer.lease.leave()
+        let lease = Arc::clone(&self.writer.lease);
+        // The halves let go of the memory first.
+        drop(self);
+        lease.leave()
     }
 
     /// Requests about memory that the system refused; the bus works without them.

@@ -1,6 +1,7 @@
-//! Looking at segments from outside, and taking away what nobody needs.
+//! Looking at buses from outside, and taking away what nobody needs.
 //!
-//! Everything here but [`remove`] maps read-only. Nothing that failed a check is ever touched.
+//! What only looks reads the file and maps nothing, so that nobody can cut the memory short under
+//! it. Nothing that failed a check is ever touched.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -8,13 +9,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Direction, Options, Role};
 use crate::error::{Error, Result};
-use crate::layout::{RETIRED, ROLE_LEFT};
+use crate::layout::{ROLE_LEFT, RingLines, RoleLines};
 use crate::peer::Watch;
-use crate::segment::{self, Segment};
-use crate::session::{self, Member, byte_of, peer_at, sight_of};
+use crate::segment::{self, BusFile, SlotView, byte_of};
+use crate::session::{self, Member, Removal, peer_from, sight_of, unread_in};
 use crate::stats::{Entry, EntryKind, Peer, PeerState, RingStats, SegmentState, Snapshot, Stats};
 use crate::sync::Ordering;
-use crate::sys::{lock, shm};
+use crate::sys::{clock, shm};
 
 /// Where segments are.
 const DIRECTORY: &str = "/dev/shm";
@@ -48,14 +49,13 @@ pub fn list_in(directory: &Path) -> Result<Vec<Entry>> {
 /// What one file is; `None` if it was removed meanwhile.
 fn entry(directory: &Path, name: &str) -> Option<Entry> {
     let path = directory.join(format!("{PREFIX}{name}"));
-    let (name, kind) = match Segment::attach(&path, None, 0o777, false) {
+    let (name, kind) = match BusFile::open_to_look(&path, None) {
         Ok(None) => return None,
-        Ok(Some(segment)) if name.contains('~') => {
-            let why =
-                format!("made for the bus {}, but never put in its place", full_name(&segment));
+        Ok(Some(bus)) if name.contains('~') => {
+            let why = format!("the bus {}, moved aside to be removed", bus.facts().name);
             (name.to_owned(), EntryKind::Leftover(why))
         }
-        Ok(Some(segment)) => match look_at(&segment) {
+        Ok(Some(bus)) => match look_at(&bus) {
             Ok(snapshot) => (snapshot.name.clone(), EntryKind::Bus(Box::new(snapshot))),
             Err(error) => (name.to_owned(), EntryKind::Unreadable(error)),
         },
@@ -83,13 +83,17 @@ pub fn inspect(name: &str) -> Result<Snapshot> {
 /// # Errors
 /// As for [`inspect`].
 pub fn inspect_in(directory: &Path, name: &str) -> Result<Snapshot> {
-    look_at(&find(directory, name, false)?)
+    let options = options_for(directory, name)?;
+    let bus = BusFile::open_to_look(&options.path(), Some(&options))?;
+    look_at(&bus.ok_or_else(|| not_found(&options))?)
 }
 
-/// Removes the bus `name`. While anybody holds a role in it only `force` does.
+/// Removes the bus `name`, unread messages with it. While anybody holds a role in it only `force`
+/// does.
 ///
 /// # Errors
-/// `RoleTaken` with the holder; `NotFound`; why the file is no segment, which is then left alone.
+/// `RoleTaken` with the holder; `NotFound`; `Access` when the system does not let this user take the
+/// name away, and an empty file stays; why the file is no bus, which is then left alone.
 pub fn remove(name: &str, force: bool) -> Result<()> {
     remove_in(Path::new(DIRECTORY), name, force)
 }
@@ -102,97 +106,133 @@ pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
     if name.contains('~') {
         return remove_leftover(directory, name);
     }
-    let segment = find(directory, name, true)?;
-    if !force {
-        for role in [Role::Master, Role::Slave] {
-            if lock::is_locked_by_other(segment.fd(), byte_of(role))? {
-                // Relaxed: for the text of the error.
-                let pid = segment.role(role).pid.load(Ordering::Relaxed);
-                return Err(Error::RoleTaken { role, pid, state: "alive" });
-            }
-        }
+    let options = options_for(directory, name)?;
+    let bus = BusFile::open(&options)?.ok_or_else(|| not_found(&options))?;
+    match session::remove_by_hand(&bus, force)? {
+        Removal::Done => Ok(()),
+        Removal::NameStays => Err(name_stays(&options.path())),
+        Removal::Not => Err(taken(&bus)),
     }
-    session::remove_by_hand(&segment, force)
 }
 
+fn name_stays(path: &Path) -> Error {
+    Error::Access {
+        path: path.display().to_string(),
+        why: "this user may not remove files here; it is empty now".to_owned(),
+    }
+}
+
+/// Why a bus was not removed: somebody is there.
+fn taken(bus: &BusFile) -> Error {
+    let found = bus.turn().slot().and_then(|slot| {
+        let page = bus.look_at_page(slot).ok()?;
+        [Role::Master, Role::Slave].into_iter().find_map(|role| {
+            let is_held = bus.is_locked(byte_of(slot, role)).unwrap_or(false);
+            // Relaxed: a private copy.
+            let pid = page.roles[usize::from(role == Role::Slave)].pid.load(Ordering::Relaxed);
+            is_held.then_some((role, pid))
+        })
+    });
+    let (role, pid) = found.unwrap_or((Role::Auto, 0));
+    Error::RoleTaken { role, pid, state: "alive" }
+}
+
+/// Removes a file that was moved aside to be removed, if nobody is in it.
 fn remove_leftover(directory: &Path, name: &str) -> Result<()> {
     let path = directory.join(format!("{PREFIX}{}", name.replace('/', "_")));
-    let Some(segment) = Segment::attach(&path, None, 0o777, true)? else {
+    let Some(bus) = BusFile::open_at(&path, None, true)? else {
         return Err(Error::NotFound { path: path.display().to_string() });
     };
-    if lock::is_locked_by_other(segment.fd(), byte_of(Role::Master))?
-        || lock::is_locked_by_other(segment.fd(), byte_of(Role::Slave))?
-    {
-        return Err(Error::RoleTaken { role: Role::Auto, pid: 0, state: "alive" });
+    match session::remove_by_hand(&bus, false)? {
+        Removal::Done => Ok(()),
+        Removal::NameStays => Err(name_stays(&path)),
+        Removal::Not => Err(taken(&bus)),
     }
-    shm::unlink(&path).map(|_| ())
 }
 
-fn find(directory: &Path, name: &str, writable: bool) -> Result<Segment> {
+fn options_for(directory: &Path, name: &str) -> Result<Options> {
     segment::check_name(name)?;
     let mut options = Options::new(name);
-    options.directory(directory).mode(0o666);
-    segment::attach_for(&options, writable)?
-        .ok_or_else(|| Error::NotFound { path: options.path().display().to_string() })
+    options.directory(directory);
+    Ok(options)
 }
 
-fn full_name(segment: &Segment) -> String {
-    let header = segment.header();
-    // Relaxed: for people; a name that is changed meanwhile is shown as it comes.
-    let len = header.name_len.load(Ordering::Relaxed) as usize;
-    let bytes: Vec<u8> =
-        header.name.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
-    String::from_utf8_lossy(&bytes[..len.min(bytes.len())]).into_owned()
+fn not_found(options: &Options) -> Error {
+    Error::NotFound { path: options.path().display().to_string() }
 }
 
-fn look_at(segment: &Segment) -> Result<Snapshot> {
-    let header = segment.header();
-    let facts = shm::facts(segment.fd())?;
-    let states = [Role::Master, Role::Slave].map(|role| state_from_outside(segment, role));
-    // Relaxed, here and below: figures for people.
+/// How often a bus may change while it is looked at.
+const LOOKS_MOST: usize = 20;
+
+fn look_at(bus: &BusFile) -> Result<Snapshot> {
+    let mut turn = bus.turn();
+    let mut seen = None;
+    for _ in 0..LOOKS_MOST {
+        let slot = turn.slot();
+        let states = match slot {
+            Some(slot) => [Role::Master, Role::Slave].map(|role| watch_role(bus, slot, role)),
+            None => [Ok(PeerState::Absent), Ok(PeerState::Absent)],
+        };
+        let view = slot.map(|slot| bus.look_at(slot)).transpose()?;
+        let [master, slave] = states;
+        seen = Some((turn, view, [master?, slave?]));
+        let now = bus.turn();
+        if now == turn {
+            break;
+        }
+        turn = now;
+    }
+    let (turn, view, states) = seen.ok_or(Error::Timeout)?;
+    let is_sealed =
+        view.as_ref().is_some_and(|view| view.page.fate.sealed.load(Ordering::Relaxed) != 0);
+    let (facts, file, header) = (bus.facts(), bus.file_facts()?, bus.look_at_header()?);
+    // Relaxed, here and below: private copies.
     let created = header.created_ns.load(Ordering::Relaxed);
     let stale_ms = header.stale_after_ms.load(Ordering::Relaxed);
+    let interval_us = header.beat_interval_us.load(Ordering::Relaxed);
     Ok(Snapshot {
-        name: full_name(segment),
-        path: segment.path.clone(),
-        size: facts.size,
-        mode: facts.mode,
-        uid: facts.uid,
+        name: facts.name.clone(),
+        path: facts.path.clone(),
+        size: file.allocated,
+        mode: file.mode,
+        uid: file.uid,
         created: UNIX_EPOCH.checked_add(Duration::from_nanos(created)).unwrap_or(SystemTime::now()),
-        generation: segment.generation,
-        state: match header.fate.successor.load(Ordering::Relaxed) {
-            RETIRED => SegmentState::Retired,
-            0 if header.fate.sealed.load(Ordering::Relaxed) == 0 => SegmentState::Live,
-            _ => SegmentState::Sealed,
+        generation: turn.generation().saturating_sub(1),
+        state: match (turn.slot(), is_sealed) {
+            (None, _) => SegmentState::Retired,
+            (_, true) => SegmentState::Sealed,
+            (_, false) => SegmentState::Live,
         },
-        master_to_slave: segment.geometry(Direction::MasterToSlave),
-        slave_to_master: segment.geometry(Direction::SlaveToMaster),
-        beat_interval: Duration::from_micros(
-            header.beat_interval_us.load(Ordering::Relaxed).into(),
-        ),
+        unread: view.as_ref().map_or([0, 0], |view| unread_in(bus, view)),
+        master_to_slave: facts.geometry(Direction::MasterToSlave),
+        slave_to_master: facts.geometry(Direction::SlaveToMaster),
+        beat_interval: Duration::from_micros(interval_us.into()),
         stale_after: Duration::from_millis(stale_ms.into()),
-        stats: stats_at(segment, states),
+        stats: view.map_or_else(Stats::default, |view| stats_from(bus, &view, states)),
     })
 }
 
 /// Watches a role for as long as it takes to tell alive from hung.
-fn state_from_outside(segment: &Segment, role: Role) -> PeerState {
-    let header = segment.header();
+fn watch_role(bus: &BusFile, slot: usize, role: Role) -> Result<PeerState> {
+    let header = bus.look_at_header()?;
     // Relaxed: how long to look, no more.
     let stale = Duration::from_millis(header.stale_after_ms.load(Ordering::Relaxed).into());
     let period = Duration::from_millis(1);
     let mut watch = Watch::new(period, stale.clamp(2 * period, LONGEST_WATCH));
-    let first = sight_of(segment, role);
+    let mut first = None;
     loop {
-        let sight = sight_of(segment, role);
+        let page = bus.look_at_page(slot)?;
+        let mut sight = sight_of(&page.roles[usize::from(role == Role::Slave)]);
+        // Longer than this nobody is watched, however slow its heart.
+        sight.interval_us = sight.interval_us.min(LONGEST_WATCH.as_micros() as u32 / 10);
+        let first = *first.get_or_insert(sight.beat);
         watch.look(sight);
-        let is_held = lock::is_locked_by_other(segment.fd(), byte_of(role)).unwrap_or(false);
-        watch.probe(is_held);
-        let is_settled = watch.state() != PeerState::Alive || sight.beat != first.beat;
+        watch.probe(bus.is_locked(byte_of(slot, role)).unwrap_or(false));
+        let is_settled = watch.state() != PeerState::Alive || sight.beat != first;
         if is_settled || sight.state == ROLE_LEFT {
-            return watch.state();
+            return Ok(watch.state());
         }
-        std::thread::sleep(period);
+        clock::sleep(period);
     }
 }
 
@@ -201,41 +241,64 @@ pub(crate) fn stats_of(member: &Member) -> Stats {
     if !member.is_home() {
         return Stats::default();
     }
-    let segment = member.seat().segment;
     let peer = member.peer().state;
+    let Some(segment) = member.segment() else { return Stats::default() };
     let states = match member.role {
         Role::Slave => [peer, PeerState::Alive],
         Role::Master | Role::Auto => [PeerState::Alive, peer],
     };
-    stats_at(&segment, states)
+    let rings = Direction::BOTH.map(|direction| segment.ring(direction));
+    stats_at(
+        [Role::Master, Role::Slave].map(|role| segment.role(role)),
+        [rings[0].lines(), rings[1].lines()],
+        Direction::BOTH.map(|direction| segment.geometry(direction).frames),
+        states,
+    )
 }
 
-fn stats_at(segment: &Segment, states: [PeerState; 2]) -> Stats {
-    let peer = |role, state| -> Peer { peer_at(segment, role, state) };
+fn stats_from(bus: &BusFile, view: &SlotView, states: [PeerState; 2]) -> Stats {
+    stats_at(
+        [&view.page.roles[0], &view.page.roles[1]],
+        [&*view.rings[0], &*view.rings[1]],
+        Direction::BOTH.map(|direction| bus.facts().geometry(direction).frames),
+        states,
+    )
+}
+
+fn stats_at(
+    roles: [&RoleLines; 2],
+    rings: [&RingLines; 2],
+    frames: [u64; 2],
+    states: [PeerState; 2],
+) -> Stats {
+    // Relaxed throughout: figures for people.
+    let written = |ring: &RingLines| ring.producer.number.load(Ordering::Relaxed);
+    let read = |ring: &RingLines| ring.consumer.number.load(Ordering::Relaxed);
+    let peer = |role: usize| -> Peer {
+        peer_from(roles[role], states[role], written(rings[role]), read(rings[1 - role]))
+    };
     Stats {
-        master: peer(Role::Master, states[0]),
-        slave: peer(Role::Slave, states[1]),
-        master_to_slave: ring_stats(segment, Direction::MasterToSlave),
-        slave_to_master: ring_stats(segment, Direction::SlaveToMaster),
+        master: peer(0),
+        slave: peer(1),
+        master_to_slave: ring_stats(rings[0], frames[0]),
+        slave_to_master: ring_stats(rings[1], frames[1]),
     }
 }
 
-fn ring_stats(segment: &Segment, direction: Direction) -> RingStats {
-    let ring = segment.ring(direction);
-    let lines = ring.lines();
-    let frames = segment.geometry(direction).frames;
+fn ring_stats(lines: &RingLines, frames: u64) -> RingStats {
     // Relaxed throughout: figures for people. The reader's first, so that it is not ahead.
     let load = |word: &crate::sync::AtomicU64| word.load(Ordering::Relaxed);
     let read = load(&lines.consumer.number);
     let tail = load(&lines.consumer.tail);
-    let backlog = ring.backlog();
+    let written = load(&lines.producer.number);
     let used = load(&lines.producer.head).wrapping_sub(tail);
     let backlog_frames = if used > u64::MAX / 2 { 0 } else { used.min(frames) };
+    let backlog = written.wrapping_sub(read);
     RingStats {
-        written: load(&lines.producer.number),
+        written,
         read: read.saturating_sub(load(&lines.consumer.lost)),
         bytes: load(&lines.producer.bytes),
-        backlog,
+        backlog: if backlog > u64::MAX / 2 { 0 } else { backlog },
         backlog_frames,
         frames,
         high_water: load(&lines.producer_stats.high_water).max(backlog_frames),

@@ -136,6 +136,19 @@ pub enum Wait {
     Park,
 }
 
+/// When a bus is removed, if both sides have left cleanly. A side that was killed has not left: its
+/// bus stays, and so do its messages. If the two sides wish differently the more careful one wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Cleanup {
+    /// When nothing is unread in either direction. An overwritten direction counts as read.
+    #[default]
+    WhenRead,
+    /// Whatever is unread.
+    Always,
+    /// Not at all.
+    Never,
+}
+
 /// Which message: the how-many-th owner of the writing role sent it, and its number.
 ///
 /// Numbers count the messages of one direction from 0, without gaps, and go on over restarts of
@@ -216,8 +229,11 @@ pub struct Options {
     pub(crate) write_timeout: Duration,
     pub(crate) wait: Wait,
     pub(crate) background: bool,
-    pub(crate) auto_cleanup: bool,
-    pub(crate) mode: u32,
+    pub(crate) cleanup: Cleanup,
+    /// A yes or no of ESHM's own calls, in place of `cleanup`.
+    pub(crate) classic_cleanup: Option<bool>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) trusted: Vec<u32>,
     pub(crate) prefault: bool,
     pub(crate) lock_memory: bool,
     pub(crate) huge_pages: bool,
@@ -247,8 +263,10 @@ impl Options {
             write_timeout: Duration::from_secs(1),
             wait: Wait::Adaptive,
             background: true,
-            auto_cleanup: true,
-            mode: 0o600,
+            cleanup: Cleanup::WhenRead,
+            classic_cleanup: None,
+            mode: None,
+            trusted: Vec::new(),
             prefault: false,
             lock_memory: false,
             huge_pages: false,
@@ -358,20 +376,36 @@ impl Options {
         self
     }
 
-    /// Whether the last endpoint to leave cleanly removes the segment. Default: yes.
-    pub fn auto_cleanup(&mut self, on: bool) -> &mut Self {
-        self.auto_cleanup = on;
+    /// What this endpoint wishes for the bus when both sides have left. Default:
+    /// [`Cleanup::WhenRead`].
+    pub fn cleanup(&mut self, cleanup: Cleanup) -> &mut Self {
+        self.cleanup = cleanup;
+        self.classic_cleanup = None;
         self
     }
 
-    /// The permission bits of a segment that is created, whatever the umask, and the most that one
-    /// found may have. Default: 0600, this user only.
+    /// The wish as ESHM's own calls know it: if both sides were opened by them, one yes is enough.
+    #[doc(hidden)]
+    pub fn classic_cleanup(&mut self, yes: bool) -> &mut Self {
+        self.classic_cleanup = Some(yes);
+        self
+    }
+
+    /// The permission bits of a bus that is created, whatever the umask (default: 0600, this user
+    /// only), and the most that one found may have (default: what it has).
     ///
     /// Threat model: 0600 is level 1, where both sides are trusted not to be malicious. With group
     /// or other bits (level 2) the peer may stall or garble its own messages; then use the copying
     /// calls, not [`crate::Peek`], whose bytes such a peer could change while they are looked at.
     pub fn mode(&mut self, mode: u32) -> &mut Self {
-        self.mode = mode;
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Trusts the files of another user too, by number. Without it only those of this user and of
+    /// root are opened for writing: whoever owns a file may cut it short under whoever maps it.
+    pub fn trust_user(&mut self, uid: u32) -> &mut Self {
+        self.trusted.push(uid);
         self
     }
 

@@ -52,11 +52,13 @@ pub enum Error {
     },
     /// The handle was inherited through `fork`; it belongs to the parent. Open one of your own.
     Forked,
-    /// The segment was taken away from this process: its descriptor was closed or reused, its file
-    /// truncated, or its name given to a segment that is not its successor.
+    /// The bus was taken away from this endpoint: it was removed, its file was cut short, or its
+    /// name is gone and with it every way for a peer to come back.
     Lost {
         /// What was found.
         what: &'static str,
+        /// How many of this endpoint's own messages nobody has read, as far as can be told.
+        unread: u64,
     },
 
     // --- fix the configuration --------------------------------------------------------------
@@ -195,7 +197,13 @@ impl fmt::Display for Error {
             Error::Forked => {
                 f.write_str("this handle belongs to the parent process; open one after the fork")
             }
-            Error::Lost { what } => write!(f, "the segment is lost: {what}; open the bus again"),
+            Error::Lost { what, unread: 0 } => {
+                write!(f, "the bus is lost: {what}; open it again")
+            }
+            Error::Lost { what, unread } => write!(
+                f,
+                "the bus is lost: {what}; {unread} messages of this side were not read; open it again"
+            ),
             Error::Name { name, why } => write!(f, "name \"{name}\": {why}"),
             Error::Config { what, value, why } => write!(f, "{what} = {value}: {why}"),
             Error::RoleTaken { role: Role::Auto, pid, state } => {

@@ -1,11 +1,17 @@
 //! What lies where in shared memory. The memory is a document; this file is its table of contents.
 //!
 //! ```text
-//!  0            4096                      ...                         ...              size
-//!  +------------+--------------+-----------+--------------+------------+
-//!  | header     | m2s cursors  | m2s frames| s2m cursors  | s2m frames |
-//!  +------------+--------------+-----------+--------------+------------+
-//!    one page     one page       pages       one page       pages
+//!  0          slots_off        + slot_stride
+//!  +----------+----------------+----------------+- - -
+//!  | header   | slot 0         | slot 1         |
+//!  +----------+----------------+----------------+- - -
+//!    one page
+//!
+//!  slot:
+//!  0          4096          8192          ...          ...           slot_len
+//!  +----------+-------------+-------------+-------------+-------------+
+//!  | its page | m2s cursors | m2s frames  | s2m cursors | s2m frames  |
+//!  +----------+-------------+-------------+-------------+-------------+
 //! ```
 //!
 //! Only fixed-width atomics and explicit padding; no bool, enum, usize or pointer. Little-endian
@@ -14,7 +20,7 @@
 //!
 //! Words that are written often by one side stand on a pair of cache lines of their own (128
 //! bytes, since processors fetch lines in pairs). Read next: `ring.rs`, which says what the words
-//! mean.
+//! mean, and `docs/one-file.md`, which says why there are slots.
 #![forbid(unsafe_code)]
 
 use std::mem::{offset_of, size_of};
@@ -27,7 +33,7 @@ use crate::sync::{AtomicU32, AtomicU64, FIRST_LINE, REAL};
 /// the older C++ library puts there.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"eshmbus\n");
 /// Raised with every change of meaning.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 /// Written where the older library looks before it deletes a segment that it does not know.
 pub(crate) const GUARD: u32 = 0x6d68_7365;
 /// Everything is laid out in these; independent of the page size of the machine.
@@ -43,9 +49,16 @@ pub(crate) const FRAME_SIZE_MAX: u32 = 1 << 20;
 const SEGMENT_MAX: u64 = 1 << 46;
 /// The longest name.
 pub(crate) const NAME_MAX: usize = 200;
-/// Sealers that may try before a segment cannot be fenced any more; all but one of them died or
-/// lost a race in the middle of it.
-pub(crate) const CUT_SLOTS: usize = 8;
+/// Slots of a file: two, and one for each process that is frozen in the middle of something.
+pub(crate) const SLOTS_MAX: usize = 16;
+/// Records of a cut, each belonging to a lock: master's, slave's, and that of each slot in the making.
+pub(crate) const CUT_RECORDS: usize = 2 + SLOTS_MAX;
+/// Entries of the table of optional regions.
+pub(crate) const REGIONS: usize = 8;
+/// Slots begin at multiples of this, which is the largest page of any machine...
+const SLOT_ALIGN: u64 = 64 << 10;
+/// ...and large ones at multiples of a huge page.
+const LARGE_SLOT_ALIGN: u64 = 2 << 20;
 /// Boundaries remembered per ring, one per eighth.
 pub(crate) const MARKS: usize = 8;
 
@@ -56,13 +69,11 @@ pub(crate) struct Header {
     pub layout_version: AtomicU32,
     pub header_len: AtomicU32,
     pub layout_id: AtomicU64,
-    pub size: AtomicU64,
+    pub slot_len: AtomicU64,
     pub mode: AtomicU32,
     pub guard: AtomicU32,
-    /// Random, made with the bus; a segment rebuilt from another has the same.
-    pub lineage: AtomicU64,
-    /// 0 for the first segment of a lineage, one more for each rebuilt one.
-    pub generation: AtomicU64,
+    pub slots_off: AtomicU64,
+    pub slot_stride: AtomicU64,
     pub created_ns: AtomicU64,
     pub shapes: [Shape; 2],
     pub beat_interval_us: AtomicU32,
@@ -70,13 +81,12 @@ pub(crate) struct Header {
     pub name_len: AtomicU32,
     _pad0: [u32; 29],
     pub name: [AtomicU64; 32],
-    pub fate: Fate,
-    pub roles: [RoleLines; 2],
-    pub cuts: [Cut; CUT_SLOTS],
-    _pad1: [u64; 240],
+    pub turn: TurnLine,
+    pub regions: [Region; REGIONS],
+    _pad1: [u64; 408],
 }
 
-/// The shape of one ring.
+/// The shape of one ring. Offsets count from the beginning of a slot.
 #[repr(C)]
 pub(crate) struct Shape {
     pub frame_size: AtomicU32,
@@ -87,24 +97,81 @@ pub(crate) struct Shape {
     pub frames_off: AtomicU64,
 }
 
-/// How the segment ends. All zero while it lives.
+/// The word that says which slot counts: a [`Turn`].
+#[repr(C, align(128))]
+pub(crate) struct TurnLine {
+    pub word: AtomicU64,
+}
+
+/// Something that later builds add: what it is, and where in the file. Kind 0 is none.
+#[repr(C)]
+pub(crate) struct Region {
+    pub kind: AtomicU32,
+    /// Bit 0: who does not know the kind must not use the bus.
+    pub flags: AtomicU32,
+    pub offset: AtomicU64,
+    pub len: AtomicU64,
+}
+
+/// In [`Region::flags`].
+pub(crate) const REGION_REQUIRED: u32 = 1;
+
+/// Which slot counts, and since how many changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn(pub u64);
+
+/// In the low bits of a [`Turn`]: no slot counts, the last endpoint has left.
+pub(crate) const RETIRED: u64 = 0xffff;
+
+impl Turn {
+    /// How many changes there were.
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> 16
+    }
+
+    /// The slot that counts, if any does.
+    pub(crate) fn slot(self) -> Option<usize> {
+        let place = self.0 & RETIRED;
+        (place < SLOTS_MAX as u64).then_some(place as usize)
+    }
+
+    /// Whether the bus is retired.
+    pub(crate) fn is_retired(self) -> bool {
+        self.0 & RETIRED == RETIRED
+    }
+
+    /// The turn after this one: another slot, or none.
+    pub(crate) fn next(self, slot: Option<usize>) -> Turn {
+        let place = slot.map_or(RETIRED, |slot| slot as u64);
+        Turn(self.generation().wrapping_add(1) << 16 | place)
+    }
+}
+
+/// The page that begins a slot.
+#[repr(C)]
+pub(crate) struct SlotPage {
+    /// The generation of the turn in which the slot came to count; 0 before.
+    pub generation: AtomicU64,
+    /// Random, made with the bus; a slot that replaces another has the same.
+    pub lineage: AtomicU64,
+    _pad0: [u64; 14],
+    pub fate: Fate,
+    pub roles: [RoleLines; 2],
+    pub cuts: [Cut; CUT_RECORDS],
+    _pad1: [u64; 128],
+}
+
+/// How the slot ends. All zero while it lives.
 #[repr(C, align(128))]
 pub(crate) struct Fate {
     /// [`SEALED`] once somebody began to replace it.
     pub sealed: AtomicU32,
-    /// One more than the chosen slot of [`Header::cuts`]; also a futex.
+    /// One more than the chosen record of [`SlotPage::cuts`]; also a futex.
     pub cut: AtomicU32,
-    /// Slots handed out.
-    pub cuts_taken: AtomicU32,
-    _pad: AtomicU32,
-    /// Token of the segment that takes its place, or [`RETIRED`].
-    pub successor: AtomicU64,
 }
 
 /// In [`Fate::sealed`].
 pub(crate) const SEALED: u32 = 1;
-/// In [`Fate::successor`]: the last endpoint left; the name is being removed.
-pub(crate) const RETIRED: u64 = u64::MAX;
 
 /// Who holds a role: for people to read. The lock decides, not this.
 #[repr(C, align(128))]
@@ -113,15 +180,19 @@ pub(crate) struct RoleLines {
     pub epoch: AtomicU64,
     pub start_time: AtomicU64,
     pub pid_ns: AtomicU64,
-    /// Boot-time clock when the owner was last carried over from another segment.
-    pub carried_ns: AtomicU64,
+    /// While the state is [`ROLE_MOVING`]: what keeps the role, a [`Keeper`].
+    pub keeper: AtomicU64,
     pub pid: AtomicU32,
     /// One of the `ROLE_*` constants.
     pub state: AtomicU32,
-    /// [`REGISTERED`], [`CLEANUP`].
+    /// [`REGISTERED`].
     pub capabilities: AtomicU32,
+    /// What the owner wished for the end when it left: one of the `WISH_*` constants.
+    pub wish: AtomicU32,
+    /// How often the owner beats.
+    pub beat_interval_us: AtomicU32,
     _pad0: AtomicU32,
-    _pad1: [u64; 10],
+    _pad1: [u64; 9],
     /// On lines of their own: the owner writes them every millisecond.
     pub beat: AtomicU64,
     /// Calls that found nothing to do; with the positions it tells a stuck application from an idle
@@ -136,12 +207,53 @@ pub(crate) const ROLE_ABSENT: u32 = 0;
 pub(crate) const ROLE_JOINED: u32 = 1;
 /// The last owner left cleanly.
 pub(crate) const ROLE_LEFT: u32 = 2;
-/// The owner lives on the segment that this one replaces, and is about to move over.
+/// The owner lives on a slot before this one, and is about to move over.
 pub(crate) const ROLE_MOVING: u32 = 3;
 /// In [`RoleLines::capabilities`]: membarrier reaches this process.
 pub(crate) const REGISTERED: u32 = 1;
-/// In [`RoleLines::capabilities`]: the owner wants the segment removed when nobody is left.
-pub(crate) const CLEANUP: u32 = 2;
+/// In [`RoleLines::wish`]: remove the bus when nothing is unread.
+pub(crate) const WISH_WHEN_READ: u32 = 1;
+/// Remove it whatever is unread.
+pub(crate) const WISH_ALWAYS: u32 = 2;
+/// Leave it.
+pub(crate) const WISH_NEVER: u32 = 3;
+/// A yes of ESHM's own calls: enough if one of two such owners says it.
+pub(crate) const WISH_CLASSIC_YES: u32 = 4;
+/// A no of ESHM's own calls.
+pub(crate) const WISH_CLASSIC_NO: u32 = 5;
+
+/// The lock that keeps a role for an owner who still has to move: a byte of the file, and the
+/// generation of the slot that it belongs to, since slots are used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keeper {
+    pub generation: u64,
+    pub byte: u64,
+}
+
+impl Keeper {
+    pub(crate) fn to_word(self) -> u64 {
+        self.generation << 16 | (self.byte + 1)
+    }
+
+    pub(crate) fn from_word(word: u64) -> Option<Keeper> {
+        let byte = (word & 0xffff).checked_sub(1).filter(|&byte| byte < LOCK_BYTES)?;
+        Some(Keeper { generation: word >> 16, byte })
+    }
+}
+
+/// Lock bytes per slot: master, slave, builder, readers, in this order.
+pub(crate) const SLOT_LOCKS: u64 = 4;
+/// Of those, the builder's.
+pub(crate) const BUILDER: u64 = 2;
+/// Of those, the readers'.
+pub(crate) const READERS: u64 = 3;
+/// All lock bytes of a bus.
+pub(crate) const LOCK_BYTES: u64 = SLOT_LOCKS * SLOTS_MAX as u64;
+
+/// The first lock byte of a slot.
+pub(crate) fn locks_of(slot: usize) -> u64 {
+    slot as u64 * SLOT_LOCKS
+}
 
 /// Where both rings ended when the segment was sealed.
 #[repr(C, align(128))]
@@ -250,21 +362,31 @@ pub(crate) const FIELDS: &[(&str, usize)] = &[
     ("header.layout_version", offset_of!(Header, layout_version)),
     ("header.header_len", offset_of!(Header, header_len)),
     ("header.layout_id", offset_of!(Header, layout_id)),
-    ("header.size", offset_of!(Header, size)),
+    ("header.slot_len", offset_of!(Header, slot_len)),
     ("header.mode", offset_of!(Header, mode)),
     ("header.guard", offset_of!(Header, guard)),
-    ("header.lineage", offset_of!(Header, lineage)),
-    ("header.generation", offset_of!(Header, generation)),
+    ("header.slots_off", offset_of!(Header, slots_off)),
+    ("header.slot_stride", offset_of!(Header, slot_stride)),
     ("header.created_ns", offset_of!(Header, created_ns)),
     ("header.shapes", offset_of!(Header, shapes)),
     ("header.beat_interval_us", offset_of!(Header, beat_interval_us)),
     ("header.stale_after_ms", offset_of!(Header, stale_after_ms)),
     ("header.name_len", offset_of!(Header, name_len)),
     ("header.name", offset_of!(Header, name)),
-    ("header.fate", offset_of!(Header, fate)),
-    ("header.roles", offset_of!(Header, roles)),
-    ("header.cuts", offset_of!(Header, cuts)),
+    ("header.turn", offset_of!(Header, turn)),
+    ("header.regions", offset_of!(Header, regions)),
     ("header (size)", size_of::<Header>()),
+    ("region.kind", offset_of!(Region, kind)),
+    ("region.flags", offset_of!(Region, flags)),
+    ("region.offset", offset_of!(Region, offset)),
+    ("region.len", offset_of!(Region, len)),
+    ("region (size)", size_of::<Region>()),
+    ("slot.generation", offset_of!(SlotPage, generation)),
+    ("slot.lineage", offset_of!(SlotPage, lineage)),
+    ("slot.fate", offset_of!(SlotPage, fate)),
+    ("slot.roles", offset_of!(SlotPage, roles)),
+    ("slot.cuts", offset_of!(SlotPage, cuts)),
+    ("slot page (size)", size_of::<SlotPage>()),
     ("shape.frame_size", offset_of!(Shape, frame_size)),
     ("shape.flags", offset_of!(Shape, flags)),
     ("shape.frames", offset_of!(Shape, frames)),
@@ -273,16 +395,16 @@ pub(crate) const FIELDS: &[(&str, usize)] = &[
     ("shape (size)", size_of::<Shape>()),
     ("fate.sealed", offset_of!(Fate, sealed)),
     ("fate.cut", offset_of!(Fate, cut)),
-    ("fate.cuts_taken", offset_of!(Fate, cuts_taken)),
-    ("fate.successor", offset_of!(Fate, successor)),
     ("fate (size)", size_of::<Fate>()),
     ("role.epoch", offset_of!(RoleLines, epoch)),
     ("role.start_time", offset_of!(RoleLines, start_time)),
     ("role.pid_ns", offset_of!(RoleLines, pid_ns)),
-    ("role.carried_ns", offset_of!(RoleLines, carried_ns)),
+    ("role.keeper", offset_of!(RoleLines, keeper)),
     ("role.pid", offset_of!(RoleLines, pid)),
     ("role.state", offset_of!(RoleLines, state)),
     ("role.capabilities", offset_of!(RoleLines, capabilities)),
+    ("role.wish", offset_of!(RoleLines, wish)),
+    ("role.beat_interval_us", offset_of!(RoleLines, beat_interval_us)),
     ("role.beat", offset_of!(RoleLines, beat)),
     ("role.progress", offset_of!(RoleLines, progress)),
     ("role (size)", size_of::<RoleLines>()),
@@ -351,20 +473,23 @@ const fn fold(hash: u64, value: u64) -> u64 {
 }
 
 const _: () = assert!(!REAL || size_of::<Header>() as u64 == PAGE);
+const _: () = assert!(!REAL || size_of::<SlotPage>() as u64 == PAGE);
 const _: () = assert!(!REAL || size_of::<RingLines>() as u64 == PAGE);
 const _: () = assert!(!REAL || offset_of!(Header, guard) == 36);
 const _: () = assert!(!REAL || size_of::<Cut>() == 128 && size_of::<Mark>() == 32);
 const _: () = assert!(cfg!(target_endian = "little"), "the segment is little-endian");
 
-/// Where everything of a segment lies: computed from the two geometries with checked arithmetic,
-/// and kept in private memory. The mapping's own copy is read once and compared, never used.
+/// Where everything of a file lies: computed from the two geometries with checked arithmetic, and
+/// kept in private memory. The mapping's own copy is read once and compared, never used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub rings: [RingPlan; 2],
-    pub size: u64,
+    pub slot_len: u64,
+    pub slots_off: u64,
+    pub slot_stride: u64,
 }
 
-/// Where one ring lies.
+/// Where one ring lies in its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RingPlan {
     pub geometry: Geometry,
@@ -375,7 +500,7 @@ pub(crate) struct RingPlan {
 impl Plan {
     /// The plan for these geometries, or what is wrong with them.
     pub(crate) fn new(geometries: [Geometry; 2]) -> Result<Plan> {
-        let mut size = PAGE;
+        let mut len = PAGE;
         let mut rings = [RingPlan { geometry: geometries[0], cursors_off: 0, frames_off: 0 }; 2];
         for (ring, geometry) in rings.iter_mut().zip(geometries) {
             geometry.check()?;
@@ -388,10 +513,22 @@ impl Plan {
                     value: geometry.frames,
                     why: "frames times frame size is more than a machine can map",
                 })?;
-            *ring = RingPlan { geometry, cursors_off: size, frames_off: size + PAGE };
-            size += PAGE + bytes;
+            *ring = RingPlan { geometry, cursors_off: len, frames_off: len + PAGE };
+            len += PAGE + bytes;
         }
-        Ok(Plan { rings, size })
+        let align = if len < LARGE_SLOT_ALIGN { SLOT_ALIGN } else { LARGE_SLOT_ALIGN };
+        let stride = len.next_multiple_of(align);
+        Ok(Plan { rings, slot_len: len, slots_off: align, slot_stride: stride })
+    }
+
+    /// Where a slot begins.
+    pub(crate) fn slot_off(&self, slot: usize) -> u64 {
+        self.slots_off + slot as u64 * self.slot_stride
+    }
+
+    /// Where a slot ends.
+    pub(crate) fn slot_end(&self, slot: usize) -> u64 {
+        self.slot_off(slot) + self.slot_len
     }
 }
 
@@ -462,7 +599,12 @@ mod tests {
             ("FRAME_SIZE_MAX", FRAME_SIZE_MAX.into()),
             ("SEGMENT_MAX", SEGMENT_MAX),
             ("NAME_MAX", NAME_MAX as u64),
-            ("CUT_SLOTS", CUT_SLOTS as u64),
+            ("SLOTS_MAX", SLOTS_MAX as u64),
+            ("CUT_RECORDS", CUT_RECORDS as u64),
+            ("REGION_REQUIRED", REGION_REQUIRED.into()),
+            ("SLOT_LOCKS", SLOT_LOCKS),
+            ("BUILDER", BUILDER),
+            ("READERS", READERS),
             ("MARKS", MARKS as u64),
             ("SEALED", SEALED.into()),
             ("RETIRED", RETIRED),
@@ -471,7 +613,11 @@ mod tests {
             ("ROLE_LEFT", ROLE_LEFT.into()),
             ("ROLE_MOVING", ROLE_MOVING.into()),
             ("REGISTERED", REGISTERED.into()),
-            ("CLEANUP", CLEANUP.into()),
+            ("WISH_WHEN_READ", WISH_WHEN_READ.into()),
+            ("WISH_ALWAYS", WISH_ALWAYS.into()),
+            ("WISH_NEVER", WISH_NEVER.into()),
+            ("WISH_CLASSIC_YES", WISH_CLASSIC_YES.into()),
+            ("WISH_CLASSIC_NO", WISH_CLASSIC_NO.into()),
             ("bell SLEEP", crate::ring::SLEEP.into()),
             ("bell SEALED", crate::ring::SEALED.into()),
             ("bell FENCE", crate::ring::FENCE.into()),
@@ -492,7 +638,11 @@ mod tests {
             let geometry = Geometry { frame_size, frames, overflow: Overflow::Refuse };
             Plan::new([geometry, Geometry::default()])
         };
-        assert_eq!(plan(64, 64).unwrap().size, 4096 * (1 + 1 + 1 + 1 + 128));
+        assert_eq!(plan(64, 64).unwrap().slot_len, 4096 * (1 + 1 + 1 + 1 + 128));
+        let large = plan(64, 1 << 20).unwrap();
+        assert!(
+            large.slot_off(3).is_multiple_of(2 << 20) && large.slot_end(2) <= large.slot_off(3)
+        );
         for (frame_size, frames) in
             [(0, 8), (32, 8), (65, 8), (2 << 20, 8), (64, 0), (64, 1), (64, 3), (64, 1 << 63)]
         {

@@ -91,7 +91,7 @@ pub use bus::{Batch, Claim, Endpoint, Messages, Peek, PeekMany, Reader, Watch, W
 #[cfg(not(loom))]
 pub use census::{inspect, inspect_in, list, list_in, remove, remove_in};
 pub use config::{
-    Direction, Disconnect, Geometry, MessageId, Options, Overflow, Role, Takeover, Wait,
+    Cleanup, Direction, Disconnect, Geometry, MessageId, Options, Overflow, Role, Takeover, Wait,
 };
 pub use error::{Error, Result};
 #[cfg(not(loom))]

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::layout::{ROLE_ABSENT, ROLE_LEFT, ROLE_MOVING};
+use crate::layout::{ROLE_ABSENT, ROLE_LEFT};
 use crate::stats::PeerState;
 
 /// What one look at the peer's lines showed. Nothing in it is trusted for more than a display.
@@ -18,7 +18,14 @@ pub(crate) struct Sight {
     pub epoch: u64,
     /// One of the `ROLE_*` constants.
     pub state: u32,
+    /// How often the peer says that it beats.
+    pub interval_us: u32,
 }
+
+/// Beats of its own that a peer may leave out before it hangs, whatever the observer's threshold...
+const BEATS_LEFT_OUT: u64 = 10;
+/// ...but no longer than this, so that nobody hides a hang by announcing a slow heart.
+const LONGEST_SILENCE_NS: u64 = 60_000_000_000;
 
 /// What an observer remembers.
 #[derive(Debug)]
@@ -61,6 +68,13 @@ impl Watch {
         }
     }
 
+    /// How long this peer may be silent: the observer's threshold, or longer if its heart is slow.
+    fn stale_ns(&self) -> u64 {
+        let interval_us = self.seen.map_or(0, |seen| u64::from(seen.interval_us));
+        let slow_ns = interval_us * 1000 * BEATS_LEFT_OUT;
+        self.stale_ns.max(slow_ns.min(LONGEST_SILENCE_NS))
+    }
+
     /// Takes in what was seen. True if the lock must be asked before there is a verdict.
     pub(crate) fn look(&mut self, sight: Sight) -> bool {
         let before = self.seen.replace(sight);
@@ -91,13 +105,13 @@ impl Watch {
         let soonest = 2 * self.period_ns;
         let latest = soonest.max(20_000_000);
         self.probe_at_ns = self.frozen_ns + self.frozen_ns.clamp(soonest, latest);
-        if self.frozen_ns < self.stale_ns {
-            self.probe_at_ns = self.probe_at_ns.min(self.stale_ns);
+        let stale_ns = self.stale_ns();
+        if self.frozen_ns < stale_ns {
+            self.probe_at_ns = self.probe_at_ns.min(stale_ns);
         }
-        let is_moving = sight.state == ROLE_MOVING && self.frozen_ns < self.stale_ns;
-        self.state = if !is_held && !is_moving {
+        self.state = if !is_held {
             if sight.state == ROLE_LEFT { PeerState::Left } else { PeerState::Dead }
-        } else if self.frozen_ns >= self.stale_ns {
+        } else if self.frozen_ns >= stale_ns {
             PeerState::Hung(Duration::from_nanos(self.frozen_ns))
         } else {
             PeerState::Alive
@@ -128,7 +142,13 @@ mod tests {
     impl Played {
         fn new() -> Played {
             let watch = Watch::new(Duration::from_millis(1), Duration::from_millis(100));
-            let sight = Sight { now_ns: 5_000 * MS, beat: 1, epoch: 1, state: ROLE_JOINED };
+            let sight = Sight {
+                now_ns: 5_000 * MS,
+                beat: 1,
+                epoch: 1,
+                state: ROLE_JOINED,
+                interval_us: 1000,
+            };
             let mut played = Played { watch, sight, is_held: true, probes: 0 };
             played.look();
             assert_eq!(played.watch.state(), PeerState::Alive);
@@ -253,13 +273,44 @@ mod tests {
             let period_ns = period.as_nanos() as u64;
             for tick in 0..3 {
                 let now_ns = 1 + tick * period_ns;
-                watch.look(Sight { now_ns, beat: 1, epoch: 1, state: ROLE_JOINED });
+                watch.look(Sight {
+                    now_ns,
+                    beat: 1,
+                    epoch: 1,
+                    state: ROLE_JOINED,
+                    interval_us: 0,
+                });
                 watch.probe(true);
                 assert_eq!(watch.state(), PeerState::Alive, "{period:?} {tick}");
             }
-            watch.look(Sight { now_ns: 9 * period_ns, beat: 1, epoch: 1, state: ROLE_JOINED });
+            watch.look(Sight {
+                now_ns: 9 * period_ns,
+                beat: 1,
+                epoch: 1,
+                state: ROLE_JOINED,
+                interval_us: 0,
+            });
             watch.probe(true);
             assert!(matches!(watch.state(), PeerState::Hung(_)), "{period:?}");
         }
+    }
+
+    #[test]
+    fn a_slow_heart_is_given_ten_of_its_own_beats() {
+        let mut played = Played::new();
+        played.sight.interval_us = 1_000_000;
+        played.pass(1, 1);
+        for passed in (0..9_990).step_by(2) {
+            assert_eq!(played.pass(2, 0), PeerState::Alive, "after {passed} ms");
+        }
+        until_hung(&mut played, 50);
+    }
+
+    #[test]
+    fn nobody_hides_a_hang_by_announcing_a_slow_heart() {
+        let mut played = Played::new();
+        played.sight.interval_us = u32::MAX;
+        played.pass(1, 1);
+        assert!((0..31_000).any(|_| matches!(played.pass(2, 0), PeerState::Hung(_))));
     }
 }

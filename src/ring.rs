@@ -68,7 +68,7 @@ use std::ptr::NonNull;
 pub(crate) use consumer::{Consumer, Found};
 pub(crate) use doorbell::{Bell, FENCE, LOOK, SEALED, SLEEP};
 pub(crate) use producer::Producer;
-pub(crate) use tap::Cursor;
+pub(crate) use tap::{Copied, Cursor};
 
 use crate::config::{Geometry, Overflow};
 use crate::error::{Error, Result};

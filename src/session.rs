@@ -1,24 +1,24 @@
-//! Who holds a role: create, attach, adopt, fence, leave.
+//! Who holds a role: create, open, adopt, replace, leave.
 //!
 //! ```text
-//!                     no such name                        last one out
+//!                     no such name                        both have left, the rule allows it
 //!            open ---------------------> created ----+    +------------> retired, name removed
 //!              |                                     v    |
 //!              |  name found, role's lock free     joined ------ killed ----> lock freed
 //!              +-----------------------------------> ^ |                         |
 //!              |      (adopt: epoch + 1)             | | hung                    | adopt
 //!              |                                     | v                         v
-//!              |  lock held, owner hung            fenced: the segment is   a successor
-//!              +---------------------------------> sealed, cut, rebuilt
+//!              |  lock held, owner hung            fenced: the slot is      a successor
+//!              +---------------------------------> sealed, cut, rebuilt in the next
 //! ```
 //!
-//! The kernel decides: a role is held by whoever holds the record lock on its byte of the segment's
-//! file (byte 0 master, byte 1 slave). It is freed only when no instruction of the owner can run any
-//! more. Everything else here can be interrupted anywhere and done again by the next one; what must
-//! happen at most once hangs on one compare-and-swap of [`Fate::successor`](crate::layout::Fate).
+//! The kernel decides: a role is held by whoever holds the record lock on its byte of the bus's
+//! file. It is freed only when no instruction of the owner can touch the memory any more. Everything
+//! else here can be interrupted anywhere and done again by the next one; what must happen at most
+//! once is one compare-and-swap of the header's `turn`.
 //!
-//! This file must never decide anything from a pid, a beat or a flag in shared memory. A pid only
-//! ever makes it more careful. Read next: `session/replace.rs`.
+//! This file must never decide anything from a pid, a beat or a flag in shared memory. Read next:
+//! `docs/one-file.md`, then `session/replace.rs`.
 #![forbid(unsafe_code)]
 
 mod leave;
@@ -26,80 +26,67 @@ mod member;
 mod replace;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub(crate) use leave::remove_by_hand;
-pub(crate) use member::{Member, Seat, peer_at};
-pub(crate) use replace::{CutRing, wait_for_cut};
+pub(crate) use leave::{Removal, remove_by_hand, unread_in};
+pub(crate) use member::{Member, Seat, peer_from};
+pub(crate) use replace::{CutRing, cut_of};
 
 use crate::config::{Direction, Options, Role, Takeover};
 use crate::error::{Error, Result};
 use crate::layout::*;
 use crate::peer::{Sight, Watch};
 use crate::ring::FENCE;
-use crate::segment::{self, Segment, Spec};
+use crate::segment::{self, BusFile, Segment, byte_of, bytes_of};
 use crate::stats::PeerState;
 use crate::sync::{Ordering, fence};
 use crate::sys::failpoint::hit;
-use crate::sys::{barrier, clock, lock, process};
+use crate::sys::{barrier, clock, process};
 
-/// How long `open` goes on when segments keep being replaced under its hands.
+/// How long `open` goes on when the bus keeps changing under its hands.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a retired segment may keep its name before somebody else removes it.
-const RETIREMENT: Duration = Duration::from_millis(100);
-
-/// The byte of the file whose lock is the role.
-pub(crate) fn byte_of(role: Role) -> u64 {
-    u64::from(role == Role::Slave)
-}
 
 /// A segment with a role in it.
 pub(crate) struct Joined {
     pub segment: Segment,
     pub role: Role,
     pub epoch: u64,
-    /// The segment that this one replaced, if this process did it.
-    pub predecessor: Option<Segment>,
 }
 
-/// What an attempt to join came to.
+/// What an attempt to take a role came to.
 enum Attempt {
-    Joined(Role, u64),
-    /// The owner lost its lock but seems to run on: its descriptor was closed behind its back.
-    Suspicious,
-    Taken,
-    /// The segment is on its way out.
+    Joined(Joined),
+    /// Somebody holds the role, or it is kept for somebody.
+    Taken(BusFile),
+    /// The bus has changed; begin anew.
     Again,
 }
 
 /// Opens a bus.
 pub(crate) fn open(options: &Options) -> Result<Arc<Member>> {
-    let mut joined = open_segment(options)?;
-    let refused = joined.segment.prepare_memory(options);
-    Ok(Member::new(options.clone(), joined, refused))
-}
-
-fn open_segment(options: &Options) -> Result<Joined> {
     segment::check_name(&options.name)?;
     check_times(options)?;
-    let spec = Spec::first(options)?;
-    let started = Instant::now();
+    let started = clock::Instant::now();
     let mut pause = Duration::from_micros(20);
     while started.elapsed() < PATIENCE {
-        let joined = match segment::attach_for(options, true)? {
-            Some(segment) => join(segment, options, started)?,
-            None if options.role == Role::Slave => {
-                return Err(Error::NotFound { path: options.path().display().to_string() });
-            }
-            None => create(&spec)?,
+        let joined = match BusFile::open(options)? {
+            Some(bus) => enter(bus, options)?,
+            None if options.role == Role::Slave => return Err(not_found(options)),
+            None => create(options)?,
         };
-        if let Some(joined) = joined {
-            return Ok(joined);
+        if let Some(mut joined) = joined {
+            joined.segment.settle();
+            let refused = joined.segment.prepare_memory(options);
+            return Ok(Member::new(options.clone(), joined, refused));
         }
-        std::thread::sleep(pause);
+        clock::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(2));
     }
     Err(Error::Timeout)
+}
+
+fn not_found(options: &Options) -> Error {
+    Error::NotFound { path: options.path().display().to_string() }
 }
 
 fn check_times(options: &Options) -> Result<()> {
@@ -112,80 +99,121 @@ fn check_times(options: &Options) -> Result<()> {
     if options.stale_after < options.beat_interval * 2 {
         return bad("stale_after (us)", options.stale_after, "must be at least two beat intervals");
     }
-    if options.mode & !0o777 != 0 || options.mode & 0o600 != 0o600 {
-        let value = options.mode.into();
+    if let Some(mode) = options.mode.filter(|mode| mode & !0o777 != 0 || mode & 0o600 != 0o600) {
         let why = "must be permission bits that let the owner read and write";
-        return Err(Error::Config { what: "mode", value, why });
+        return Err(Error::Config { what: "mode", value: mode.into(), why });
     }
     Ok(())
 }
 
-/// Makes the segment, as its master. `None` if somebody else made one meanwhile.
-fn create(spec: &Spec) -> Result<Option<Joined>> {
-    leave::clear_tomb(&spec.path)?;
-    let segment = Segment::build(spec)?;
-    if !lock::try_lock(segment.fd(), byte_of(Role::Master))? {
-        return Err(Error::Lost { what: "a segment without a name was locked" });
-    }
-    hit("create.locked")?;
-    enroll(&segment, Role::Master, 1);
-    hit("create.enrolled")?;
-    // pairs OPEN: the name appears when all is there.
-    let is_published = segment.publish(&spec.path)?;
+/// Makes the bus, as its master. `None` if somebody else made one meanwhile.
+fn create(options: &Options) -> Result<Option<Joined>> {
+    let bus = BusFile::create(options)?;
+    let turn = bus.turn();
+    let Some(joined) = begin(bus, turn, options)? else { return Ok(None) };
+    // pairs TURN: the name appears when all is there.
+    let is_published = joined.segment.bus().publish()?;
     hit("create.published")?;
-    let joined = Joined { segment, role: Role::Master, epoch: 1, predecessor: None };
     Ok(is_published.then_some(joined))
 }
 
-/// Takes a role in a segment that is there.
-fn join(segment: Segment, options: &Options, started: Instant) -> Result<Option<Joined>> {
-    check_asked(&segment, options)?;
-    if is_doomed(&segment) {
-        see_off(&segment, options, started)?;
-        return Ok(None);
+/// Begins a bus in a file without one, new or retired: an empty slot, with this process as the
+/// master. `None` if somebody else was faster.
+fn begin(bus: BusFile, turn: Turn, options: &Options) -> Result<Option<Joined>> {
+    let Some(slot) = bus.take_slot(turn)? else { return Ok(None) };
+    let mut segment = bus.map_slot(slot)?;
+    segment.format(process::random());
+    hit("begin.formatted")?;
+    enroll(&segment, Role::Master, 1, options);
+    segment.date(turn.next(Some(slot)));
+    keep_only(&segment, Some(Role::Master))?;
+    hit("begin.enrolled")?;
+    let has_begun = segment.bus().swap_turn(turn, Some(slot));
+    hit("begin.swapped")?;
+    Ok(has_begun.then_some(Joined { segment, role: Role::Master, epoch: 1 }))
+}
+
+/// Gives the locks of a slot in the making back, but for that of the role that is held, or else the
+/// builder's: as long as one of them is held nobody takes the slot.
+fn keep_only(segment: &Segment, role: Option<Role>) -> Result<()> {
+    let slot = segment.slot();
+    let kept = role.map_or(locks_of(slot) + BUILDER, |role| byte_of(slot, role));
+    let bytes = bytes_of(slot);
+    for byte in bytes.filter(|&byte| byte != kept) {
+        segment.bus().unlock(byte..byte + 1)?;
     }
+    Ok(())
+}
+
+/// Takes a role of a bus that is there. `None` to begin anew.
+fn enter(bus: BusFile, options: &Options) -> Result<Option<Joined>> {
+    let turn = bus.turn();
+    if turn.is_retired() {
+        return revive(bus, turn, options);
+    }
+    check_asked(&bus, options)?;
     let wanted: &[Role] = match options.role {
         Role::Auto => &[Role::Master, Role::Slave],
         Role::Master => &[Role::Master],
         Role::Slave => &[Role::Slave],
     };
+    let mut bus = bus;
     for &role in wanted {
-        match try_join(&segment, role)? {
-            Attempt::Joined(role, epoch) => {
-                return Ok(Some(Joined { segment, role, epoch, predecessor: None }));
-            }
+        bus = match try_join(bus, turn, role, options)? {
+            Attempt::Joined(joined) => return Ok(Some(joined)),
             Attempt::Again => return Ok(None),
-            Attempt::Suspicious => return replace::fence(segment, role, options),
-            Attempt::Taken => {}
-        }
+            Attempt::Taken(bus) => bus,
+        };
     }
     if options.takeover == Takeover::Always && options.role != Role::Auto {
-        return replace::fence(segment, options.role, options);
+        return replace::replace(bus, turn, Some(options.role), options);
     }
     let mut taken = Error::Timeout;
     for &role in wanted {
-        let state = state_of_owner(&segment, role, options);
-        let (PeerState::Hung(_) | PeerState::Alive) = state else { return Ok(None) };
-        if options.takeover != Takeover::Never && matches!(state, PeerState::Hung(_)) {
-            return replace::fence(segment, role, options);
+        let found = watch_owner(&bus, turn, role, options)?;
+        let Some((state, is_owned)) = found else { return Ok(None) };
+        let is_hung = matches!(state, PeerState::Hung(_));
+        // A byte that is held although nobody owns the role belongs to somebody who is taking the
+        // role or removing the bus, and was stopped in the middle of it.
+        if is_hung && (options.takeover != Takeover::Never || !is_owned) {
+            let role = is_owned.then_some(role);
+            return replace::replace(bus, turn, role, options);
         }
+        let page = bus.look_at_page(turn.slot().unwrap_or(0))?;
+        let lines = &page.roles[usize::from(role == Role::Slave)];
         // Relaxed: for the text of the error.
-        let pid = segment.role(role).pid.load(Ordering::Relaxed);
-        let is_moving = segment.role(role).state.load(Ordering::Relaxed) == ROLE_MOVING;
+        let pid = lines.pid.load(Ordering::Relaxed);
+        let is_moving = lines.state.load(Ordering::Relaxed) == ROLE_MOVING;
         let state = if is_moving { "moving" } else { state.name() };
         taken = Error::RoleTaken { role: options.role, pid, state };
     }
     Err(taken)
 }
 
+/// Begins anew in a file whose bus was retired and whose name stayed. `None` to begin anew.
+fn revive(bus: BusFile, turn: Turn, options: &Options) -> Result<Option<Joined>> {
+    if options.role == Role::Slave {
+        return Err(not_found(options));
+    }
+    // A bus that begins is shaped as a new one would be.
+    let plan = Plan::new(options.asked.map(|asked| asked.or_default()))?;
+    if plan != bus.facts().plan && leave::take_name_away(&bus)? {
+        return Ok(None);
+    }
+    check_asked(&bus, options)?;
+    let Some(joined) = begin(bus, turn, options)? else { return Ok(None) };
+    // Whoever removes the name looks at the turn after taking it away; so one sees the other.
+    Ok(joined.segment.bus().is_named()?.then_some(joined))
+}
+
 /// Geometry that was asked for must be there.
-fn check_asked(segment: &Segment, options: &Options) -> Result<()> {
+fn check_asked(bus: &BusFile, options: &Options) -> Result<()> {
     let same = |what, asked: Option<u64>, found: u64| match asked {
         Some(asked) if asked != found => Err(Error::Geometry { what, asked, found }),
         _ => Ok(()),
     };
     for direction in Direction::BOTH {
-        let (asked, found) = (options.asked[direction as usize], segment.geometry(direction));
+        let (asked, found) = (options.asked[direction as usize], bus.facts().geometry(direction));
         same("frame_size", asked.frame_size.map(u64::from), found.frame_size.into())?;
         same("frames", asked.frames, found.frames)?;
         same("overflow", asked.overflow.map(|o| o as u64), found.overflow as u64)?;
@@ -193,110 +221,61 @@ fn check_asked(segment: &Segment, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Whether the segment is being replaced or removed.
-pub(crate) fn is_doomed(segment: &Segment) -> bool {
-    let fate = &segment.header().fate;
-    // pairs OPEN: acquire, so that a replacement seen here is whole.
-    fate.sealed.load(Ordering::Acquire) != 0 || fate.successor.load(Ordering::Acquire) != 0
-}
-
-/// Helps a segment on its way out, if whoever should do it does not.
-fn see_off(segment: &Segment, options: &Options, started: Instant) -> Result<()> {
-    let fate = &segment.header().fate;
-    // Relaxed: each helper below looks again.
-    if fate.sealed.load(Ordering::Relaxed) != 0 {
-        return replace::complete(segment, &options.name, None);
-    }
-    if started.elapsed() > RETIREMENT {
-        leave::finish_retirement(segment)?;
-    }
-    Ok(())
-}
-
-/// Takes the role if its lock is free.
-fn try_join(segment: &Segment, role: Role) -> Result<Attempt> {
-    let lines = segment.role(role);
-    if is_still_moving(lines) {
-        return Ok(Attempt::Taken);
-    }
-    if !lock::try_lock(segment.fd(), byte_of(role))? {
-        return Ok(Attempt::Taken);
-    }
+/// Takes the role if its lock is free and nobody is to come for it.
+fn try_join(bus: BusFile, turn: Turn, role: Role, options: &Options) -> Result<Attempt> {
+    let Some(slot) = turn.slot() else { return Ok(Attempt::Again) };
+    let byte = byte_of(slot, role);
+    let is_ours = bus.try_lock(byte..byte + 1)?;
     hit("adopt.locked")?;
-    let retry = |attempt| lock::unlock(segment.fd(), byte_of(role)).map(|()| attempt);
-    if is_doomed(segment) || !segment.is_named()? {
-        return retry(Attempt::Again);
+    // The lock first, the look afterwards: a slot that is not used any more is not entered.
+    if bus.turn() != turn || !bus.is_named()? {
+        return Ok(Attempt::Again);
     }
-    if seems_to_run(lines) {
-        return retry(Attempt::Suspicious);
+    if !is_ours {
+        return Ok(Attempt::Taken(bus));
+    }
+    let segment = bus.map_slot(slot)?;
+    if segment.is_sealed() {
+        // Whoever began to replace it may have died.
+        let bus = segment.unmap();
+        bus.unlock(byte..byte + 1)?;
+        replace::complete(bus, turn, options)?;
+        return Ok(Attempt::Again);
+    }
+    let lines = segment.role(role);
+    if lines.state.load(Ordering::Relaxed) == ROLE_MOVING {
+        let keeper = Keeper::from_word(lines.keeper.load(Ordering::Relaxed));
+        if segment.bus().is_kept(keeper)? {
+            let bus = segment.unmap();
+            bus.unlock(byte..byte + 1)?;
+            return Ok(Attempt::Taken(bus));
+        }
     }
     // Relaxed: only holders of the lock write it, and the lock orders them.
     let epoch = lines.epoch.load(Ordering::Relaxed).wrapping_add(1);
-    enroll(segment, role, epoch);
+    enroll(&segment, role, epoch, options);
     hit("adopt.enrolled")?;
-    // pairs SEAL: a sealer that this look misses sees the epoch just stored.
+    // pairs SEAL: a sealer that this look misses sees the capabilities and the epoch just stored.
     fence(Ordering::SeqCst);
-    if is_doomed(segment) {
-        return retry(Attempt::Again);
+    if segment.is_doomed() {
+        return Ok(Attempt::Again);
     }
-    Ok(Attempt::Joined(role, epoch))
-}
-
-/// Takes the role in a segment made anew, if it is free. The new epoch.
-fn try_rejoin(segment: &Segment, role: Role) -> Result<Option<u64>> {
-    if is_doomed(segment) {
-        return Ok(None);
-    }
-    match try_join(segment, role)? {
-        Attempt::Joined(_, epoch) => Ok(Some(epoch)),
-        _ => Ok(None),
-    }
-}
-
-/// Whether the owner lives on the segment before this one and has time left to come over.
-fn is_still_moving(lines: &RoleLines) -> bool {
-    // Relaxed: only delays whoever asks.
-    let carried = lines.carried_ns.load(Ordering::Relaxed);
-    lines.state.load(Ordering::Relaxed) == ROLE_MOVING
-        && clock::boot_ns().wrapping_sub(carried) < MOVING_GRACE.as_nanos() as u64
-}
-
-/// The same for whoever would take all of it away: as long as that owner's process may run, however
-/// long it was stopped.
-fn may_still_come(lines: &RoleLines) -> bool {
-    // Relaxed: as in `is_still_moving`.
-    let is_moving = lines.state.load(Ordering::Relaxed) == ROLE_MOVING;
-    is_still_moving(lines) || is_moving && owner_runs(lines)
-}
-
-/// How long the place of an owner that must move is kept for it.
-const MOVING_GRACE: Duration = Duration::from_millis(300);
-
-/// Whether the last owner, whose lock is free, runs on all the same. Its memory is still mapped, so
-/// its place must not be taken over in place; fencing is safe against it.
-fn seems_to_run(lines: &RoleLines) -> bool {
-    // Relaxed: a wrong answer costs a rebuilt segment, or is what it would have been without asking.
-    lines.state.load(Ordering::Relaxed) == ROLE_JOINED && owner_runs(lines)
-}
-
-/// Whether the process that is noted as a role's owner runs, as far as can be told from here.
-fn owner_runs(lines: &RoleLines) -> bool {
-    // Relaxed: it only ever makes its callers more careful.
-    let pid = lines.pid.load(Ordering::Relaxed);
-    lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace()
-        && process::is_running(pid, lines.start_time.load(Ordering::Relaxed))
+    Ok(Attempt::Joined(Joined { segment, role, epoch }))
 }
 
 /// Writes the new owner of a role down. The caller holds its lock.
-pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64) {
+pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64, options: &Options) {
     let is_registered = barrier::register();
     let lines = segment.role(role);
+    let interval = options.beat_interval.as_micros().min(u32::MAX.into()) as u32;
     // Relaxed: the state below is released last; until then readers see the last owner.
     lines.epoch.store(epoch, Ordering::Relaxed);
     lines.pid.store(process::pid(), Ordering::Relaxed);
     lines.start_time.store(process::own_start_time(), Ordering::Relaxed);
     lines.pid_ns.store(process::pid_namespace(), Ordering::Relaxed);
     lines.capabilities.store(if is_registered { REGISTERED } else { 0 }, Ordering::Relaxed);
+    lines.beat_interval_us.store(interval, Ordering::Relaxed);
+    lines.keeper.store(0, Ordering::Relaxed);
     lines.beat.fetch_add(1, Ordering::Relaxed);
     // pairs BEAT: whoever sees the state sees whose it is.
     lines.state.store(ROLE_JOINED, Ordering::Release);
@@ -311,39 +290,50 @@ pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64) {
     }
 }
 
-/// Writes down what the owner of a role wishes for the end.
-fn note_wishes(segment: &Segment, role: Role, options: &Options) {
-    if options.auto_cleanup {
-        // Relaxed: read by whoever leaves, under the locks.
-        segment.role(role).capabilities.fetch_or(CLEANUP, Ordering::Relaxed);
-    }
-}
-
-/// Watches a living owner until it beats or the threshold is over.
-fn state_of_owner(segment: &Segment, role: Role, options: &Options) -> PeerState {
+/// Watches whoever holds a role's byte until it beats or the threshold is over: its state, and
+/// whether the role has an owner at all. `None` if the bus has changed, or the byte is free.
+fn watch_owner(
+    bus: &BusFile,
+    turn: Turn,
+    role: Role,
+    options: &Options,
+) -> Result<Option<(PeerState, bool)>> {
+    let Some(slot) = turn.slot() else { return Ok(None) };
     let mut watch = Watch::new(options.beat_interval, options.stale_after);
-    let first_beat = segment.role(role).beat.load(Ordering::Relaxed);
+    let mut first = None;
     loop {
-        let sight = sight_of(segment, role);
-        watch.look(sight);
-        let is_held = lock::is_locked_by_other(segment.fd(), byte_of(role)).unwrap_or(false);
-        watch.probe(is_held);
-        let has_verdict = watch.state() != PeerState::Alive || sight.beat != first_beat;
-        if has_verdict {
-            return watch.state();
+        let page = bus.look_at_page(slot)?;
+        let lines = &page.roles[usize::from(role == Role::Slave)];
+        let keeper = Keeper::from_word(lines.keeper.load(Ordering::Relaxed));
+        let mut sight = sight_of(lines);
+        let is_owned = !matches!(sight.state, ROLE_ABSENT | ROLE_LEFT);
+        let is_kept = sight.state == ROLE_MOVING && bus.is_kept(keeper)?;
+        let is_held = bus.is_locked(byte_of(slot, role))?;
+        if bus.turn() != turn || !(is_held || is_kept) {
+            return Ok(None);
         }
-        std::thread::sleep(options.beat_interval.min(Duration::from_millis(1)));
+        // Whoever holds the byte of a role without an owner does not beat: it counts as hung when it
+        // takes too long.
+        sight.state = ROLE_JOINED;
+        sight.epoch = sight.epoch.max(1);
+        watch.look(sight);
+        watch.probe(true);
+        let has_beaten = *first.get_or_insert(sight.beat) != sight.beat;
+        if watch.state() != PeerState::Alive || has_beaten {
+            return Ok(Some((watch.state(), is_owned)));
+        }
+        clock::sleep(options.beat_interval.min(Duration::from_millis(1)));
     }
 }
 
 /// What can be seen of a role now.
-pub(crate) fn sight_of(segment: &Segment, role: Role) -> Sight {
-    let lines = segment.role(role);
+pub(crate) fn sight_of(lines: &RoleLines) -> Sight {
     Sight {
         now_ns: clock::monotonic_ns(),
         // pairs BEAT: acquire, so that the owner seen is at least as new as the state.
         state: lines.state.load(Ordering::Acquire),
         beat: lines.beat.load(Ordering::Relaxed),
         epoch: lines.epoch.load(Ordering::Relaxed),
+        interval_us: lines.beat_interval_us.load(Ordering::Relaxed),
     }
 }

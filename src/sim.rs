@@ -20,16 +20,22 @@
 //!
 //! Run it by `tools/simulate`. Read next: `world.rs`.
 
+mod actors;
 mod calls;
+mod command;
 mod heap;
 mod kernel;
+mod ledger;
+mod play;
 mod random;
+mod scenario;
 mod schedule;
 pub(crate) mod sys;
 mod world;
 
 use std::cell::RefCell;
 
+pub use command::main;
 pub(crate) use world::{Reach, word_step};
 
 /// A mutex is about to be taken.

@@ -137,7 +137,7 @@ pub struct Snapshot {
     pub name: String,
     /// The file.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// The memory that it takes, in bytes.
     pub size: u64,
     /// Its permission bits.
     pub mode: u32,
@@ -145,10 +145,13 @@ pub struct Snapshot {
     pub uid: u32,
     /// When the bus was made.
     pub created: SystemTime,
-    /// How often its segment was rebuilt.
+    /// How often it was replaced or begun anew.
     pub generation: u64,
     /// How far its life has come.
     pub state: SegmentState,
+    /// Messages that nobody has read, from the master and from the slave. What may be overwritten
+    /// counts as read.
+    pub unread: [u64; 2],
     /// The shape of what the master writes.
     pub master_to_slave: Geometry,
     /// The shape of what the slave writes.

@@ -3,9 +3,11 @@
 //! Each file beneath wraps one thing the kernel offers, in the words of this library: interrupted
 //! calls are repeated, failures come out as [`Error::Os`] with the name of the object in them, and
 //! raw descriptors stay inside. It must never know what lies in shared memory: offsets, frames and
-//! roles are somebody else's business.
+//! roles are somebody else's business. And it must never keep a descriptor where the host program
+//! can close it: a file is open for a moment, and what has to stay open is in a thread's own table.
 //!
-//! Start with `shm.rs` (the file), `map.rs` (its memory) and `lock.rs` (who is alive).
+//! Start with `shm.rs` (the file), `lock.rs` (who is alive) and `map.rs` (its memory, which keeps
+//! the lock); `fork.rs` tells what a child must not have.
 
 pub(crate) mod barrier;
 pub(crate) mod clock;
@@ -19,9 +21,9 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod shm;
 pub(crate) mod sigbus;
+pub(crate) mod thread;
 
 use std::fmt::Display;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -42,31 +44,40 @@ fn repeat<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     }
 }
 
-/// What to call an open file in an error: its path, which people know, not its number, which
-/// means nothing outside this process. For failures only; it asks the kernel.
-fn name_of(fd: BorrowedFd<'_>) -> String {
-    let number = fd.as_raw_fd();
-    match std::fs::read_link(format!("/proc/self/fd/{number}")) {
-        Ok(path) => path.display().to_string(),
-        Err(_) => format!("descriptor {number}"),
-    }
-}
-
 #[cfg(test)]
 mod testing {
     //! A file to try things on, and a child to try them in.
 
-    use std::fs::File;
+    use std::os::fd::{AsRawFd, RawFd};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, Pid, alarm, fork, pause};
 
-    use super::shm;
+    use super::shm::{self, File};
 
-    /// A tmpfs file without a name.
+    /// A tmpfs file without a name, all of it allocated.
     pub(super) fn unnamed(size: u64) -> File {
-        File::from(shm::create_unnamed("/dev/shm".as_ref(), size, 0o600).expect("a file"))
+        let file = shm::create_unnamed("/dev/shm".as_ref(), 0o600).expect("a file");
+        shm::allocate(&file, 0, size).expect("its pages");
+        file
+    }
+
+    /// A second description of the same file.
+    pub(super) fn again(file: &File, writable: bool) -> File {
+        let path = format!("/proc/thread-self/fd/{}", file.fd().expect("open").as_raw_fd());
+        shm::open_through(path.as_ref(), writable)
+    }
+
+    /// The same description, for what the standard library can do with it.
+    pub(super) fn std_file(file: &File) -> std::fs::File {
+        file.fd().expect("open").try_clone_to_owned().expect("a duplicate").into()
+    }
+
+    /// What a host does that closes all it did not open, and opens something else.
+    pub(super) fn give_number(to: &impl AsRawFd, number: RawFd) {
+        // SAFETY: whoever had the number is tested to bear this.
+        assert_eq!(unsafe { libc::dup2(to.as_raw_fd(), number) }, number);
     }
 
     /// How a forked child ends that answers `check`: 0 for true, 1 for false, 2 for a panic.
@@ -76,12 +87,26 @@ mod testing {
         let side = unsafe { fork() }.expect("fork");
         match side {
             ForkResult::Parent { child } => waitpid(child, None).expect("waitpid"),
-            ForkResult::Child => {
-                let code = catch_unwind(AssertUnwindSafe(check)).map_or(2, |good| !good as i32);
-                // SAFETY: leaving at once is always allowed.
-                unsafe { libc::_exit(code) }
-            }
+            ForkResult::Child => answer(check),
         }
+    }
+
+    fn answer(check: impl FnOnce() -> bool) -> ! {
+        let code = catch_unwind(AssertUnwindSafe(check)).map_or(2, |good| !good as i32);
+        // SAFETY: leaving at once is always allowed.
+        unsafe { libc::_exit(code) }
+    }
+
+    /// Whether a child says yes that was made by a bare system call, so that no handlers ran.
+    pub(super) fn bare_child_agrees(check: impl FnOnce() -> bool) -> bool {
+        // SAFETY: as in `in_child`; no flags but the signal for the end, as `fork` does it.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+        if pid == 0 {
+            alarm::set(60); // a check that hangs is to fail
+            answer(check);
+        }
+        assert!(pid > 0, "clone");
+        matches!(waitpid(Pid::from_raw(pid as i32), None), Ok(WaitStatus::Exited(_, 0)))
     }
 
     /// A child that does nothing until it is killed, and not for ever if nobody does.
@@ -105,8 +130,6 @@ mod testing {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
@@ -115,11 +138,5 @@ mod tests {
         assert_eq!(repeat(|| answers.next().unwrap()), Ok(7));
         let mut answers = [Err(Errno::EIO), Ok(7)].into_iter();
         assert_eq!(repeat(|| answers.next().unwrap()), Err(Errno::EIO));
-    }
-
-    #[test]
-    fn an_open_file_is_called_by_its_path() {
-        let file = std::fs::File::open("/proc/self/stat").unwrap();
-        assert!(name_of(file.as_fd()).ends_with("/stat"));
     }
 }

@@ -1,24 +1,32 @@
 //! Listening in: reading a direction without being its consumer.
 //!
-//! A tap maps the segment read-only, so it cannot disturb anybody; neither side knows of it. It
-//! follows the bus when its segment is replaced.
+//! A tap maps a slot read-only, so it cannot disturb anybody, and neither side knows of it; it holds
+//! the readers' lock byte beside others, so that the slot is not used again under it. What it
+//! tells is what a reader is told: nothing from behind a cut; and it follows the bus to its next
+//! slot, or to a new file of the same name.
 #![forbid(unsafe_code)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::{Direction, Geometry, MessageId, Options};
 use crate::error::{Error, Result};
-use crate::ring::Cursor;
-use crate::segment::{self, Segment};
-use crate::sync::Ordering;
+use crate::ring::{Copied, Cursor};
+use crate::segment::{self, BusFile, Segment};
+use crate::session::cut_of;
+use crate::sync::light_barrier;
+use crate::sys::fork::Birth;
+use crate::sys::{barrier, clock};
 
 /// The pause between two looks of a tap that waits. It stores nothing, so nobody can wake it.
 const PAUSE: Duration = Duration::from_micros(200);
+/// How often a bus may be replaced between opening its file and looking into it.
+const REPLACED_MOST: usize = 100;
 
 /// A listener to one direction.
 pub struct Tap {
     cursor: Cursor,
     segment: Segment,
+    birth: Birth,
     direction: Direction,
     options: Options,
     lost: u64,
@@ -43,12 +51,33 @@ impl Options {
     /// `NotFound`, or what is wrong with the file.
     pub fn tap(&self, direction: Direction) -> Result<Tap> {
         segment::check_name(&self.name)?;
-        let Some(segment) = segment::attach_for(self, false)? else {
+        barrier::register();
+        let Some(segment) = map_current(self)? else {
             return Err(Error::NotFound { path: self.path().display().to_string() });
         };
         let cursor = Cursor::at_newest(segment.ring(direction))?;
-        Ok(Tap { cursor, segment, direction, options: self.clone(), lost: 0 })
+        let birth = Birth::now();
+        Ok(Tap { cursor, segment, birth, direction, options: self.clone(), lost: 0 })
     }
+}
+
+/// Maps the slot that counts, read-only. `None` if there is no bus of this name.
+fn map_current(options: &Options) -> Result<Option<Segment>> {
+    for _ in 0..REPLACED_MOST {
+        let Some(bus) = BusFile::open_at(&options.path(), Some(options), false)? else {
+            return Ok(None);
+        };
+        let turn = bus.turn();
+        let Some(slot) = turn.slot() else { return Ok(None) };
+        // The lock first, the look afterwards: a slot that is not used any more is not entered.
+        if bus.try_lock_as_reader(slot)? && bus.turn() == turn {
+            let mut segment = bus.map_slot(slot)?;
+            segment.settle();
+            return Ok(Some(segment));
+        }
+        clock::sleep(PAUSE);
+    }
+    Ok(None)
 }
 
 impl Tap {
@@ -95,12 +124,19 @@ impl Tap {
     /// `Empty`; `BufferTooSmall`, and the next call gives the same message if it is still there;
     /// `Corrupt`; `Forked`.
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<TapMessage> {
-        if !self.segment.is_home() {
+        if !self.birth.is_here() {
             return Err(Error::Forked);
         }
-        let before = self.cursor.lost();
+        let before = self.cursor;
         let copied = self.cursor.try_copy(buffer);
-        let lost = self.cursor.lost().wrapping_sub(before);
+        // pairs SEAL: behind the sealer's barrier, a copy that holds anything from behind the cut is
+        // followed by a look that finds the seal.
+        light_barrier();
+        if self.segment.is_sealed() && !self.is_inside(&copied) {
+            self.cursor = before;
+            return self.follow();
+        }
+        let lost = self.cursor.lost().wrapping_sub(before.lost());
         self.lost = self.lost.wrapping_add(lost);
         match copied? {
             Some(copied) => Ok(TapMessage { id: copied.id, len: copied.len, lost }),
@@ -108,33 +144,41 @@ impl Tap {
         }
     }
 
+    /// Whether a message of a sealed slot lies before the cut. Without a message, or as long as the
+    /// cut is not known, it does not.
+    fn is_inside(&self, copied: &Result<Option<Copied>>) -> bool {
+        let cut = cut_of(&self.segment).map(|cut| cut[self.direction as usize].head.pos);
+        let end = self.cursor.place().pos;
+        let is_before_cut = cut.is_some_and(|cut| end.wrapping_sub(cut) as i64 <= 0);
+        is_before_cut && matches!(copied, Ok(Some(_)) | Err(Error::BufferTooSmall { .. }))
+    }
+
     /// Copies the next message; waits for it for at most `timeout`.
     ///
     /// # Errors
     /// As for [`Tap::try_read`], with `Timeout` for `Empty`.
     pub fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<TapMessage> {
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = clock::Instant::now().checked_add(timeout);
         loop {
             match self.try_read(buffer) {
                 Err(Error::Empty) => {}
                 done => return done,
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(|deadline| clock::Instant::now() >= deadline) {
                 return Err(Error::Timeout);
             }
-            std::thread::sleep(PAUSE);
+            clock::sleep(PAUSE);
         }
     }
 
-    /// Nothing came: goes to the segment that replaced this one, if one did.
+    /// Nothing came: goes to where the bus is now, if it has moved.
     fn follow(&mut self) -> Result<TapMessage> {
-        // Acquire: behind the successor's token lies a whole segment.
-        if self.segment.header().fate.successor.load(Ordering::Acquire) != 0
-            && let Ok(Some(next)) = segment::attach_for(&self.options, false)
-            && next.id != self.segment.id
-        {
+        if self.segment.is_current() {
+            return Err(Error::Empty);
+        }
+        if let Ok(Some(next)) = map_current(&self.options) {
             let ring = next.ring(self.direction);
-            self.cursor = if next.lineage == self.segment.lineage {
+            self.cursor = if next.lineage() == self.segment.lineage() {
                 Cursor::at(ring, self.cursor.place())
             } else {
                 Cursor::at_oldest(ring)

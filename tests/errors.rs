@@ -291,7 +291,7 @@ fn files_of_somebody_else() {
 /// A segment that nobody is in, to be tampered with.
 fn deserted(bus: &Bus) {
     let mut options = bus.options(Role::Master);
-    drop(options.frames(16).auto_cleanup(false).open().unwrap());
+    drop(options.frames(16).cleanup(eshm::Cleanup::Never).open().unwrap());
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn files_of_another_user() {
     }
     drop(master);
     // The other way round: even root takes no segment of another user for its own.
-    master = bus.options(Role::Master).auto_cleanup(false).open().unwrap();
+    master = bus.options(Role::Master).cleanup(eshm::Cleanup::Never).open().unwrap();
     drop(master);
     std::os::unix::fs::chown(bus.path(), Some(NOBODY), None).unwrap();
     for role in [Role::Master, Role::Slave, Role::Auto] {

@@ -22,9 +22,9 @@ const TOKEN: u64 = 528;
 fn pristine(room: &Room) -> (String, Vec<u8>) {
     let bus = Bus::inside(room.path(), "p09");
     let mut options = bus.options(Role::Master);
-    options.frames(4).auto_cleanup(false);
+    options.frames(4).cleanup(eshm::Cleanup::Never);
     let mut master = options.open().unwrap();
-    let mut slave = bus.options(Role::Slave).auto_cleanup(false).open().unwrap();
+    let mut slave = bus.options(Role::Slave).cleanup(eshm::Cleanup::Never).open().unwrap();
     master.write(b"one").unwrap();
     master.write(b"two").unwrap();
     slave.write(b"three").unwrap();
@@ -71,7 +71,7 @@ fn flip(talk: &mut Talk) {
                 std::os::unix::fs::PermissionsExt::from_mode(0o600),
             );
             let mut options = Options::new(&name);
-            options.directory(&room).background(false).auto_cleanup(false);
+            options.directory(&room).background(false).cleanup(eshm::Cleanup::Never);
             talk.say(format!("{at}"));
             use_it(&mut options, role);
             let _ = options.tap(Direction::MasterToSlave).map(|mut tap| {
@@ -280,7 +280,7 @@ fn impossible_positions_are_corrupt() {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .unwrap();
         let mut options = Options::new(&name);
-        options.directory(room.path()).auto_cleanup(false);
+        options.directory(room.path()).cleanup(eshm::Cleanup::Never);
         for role in [Role::Master, Role::Slave] {
             let error = error_of(options.role(role).open());
             assert!(matches!(error, Error::Corrupt { .. }), "{head} {tail}: {error}");

@@ -52,7 +52,7 @@ fn a_tap_hears_what_comes_and_what_is_still_there() {
 fn a_tap_stores_nothing() {
     let bus = Bus::new("tapstore");
     let mut options = bus.options(Role::Master);
-    let mut master = options.background(false).auto_cleanup(false).open().unwrap();
+    let mut master = options.background(false).cleanup(eshm::Cleanup::Never).open().unwrap();
     send(&mut master, 0..20);
     drop(master);
     let before = std::fs::read(bus.path()).unwrap();

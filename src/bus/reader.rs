@@ -15,7 +15,7 @@ use crate::config::{Direction, Geometry, MessageId, Wait};
 use crate::error::{Error, Result};
 use crate::ring::{Consumer, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
-use crate::session::{CutRing, Seat, wait_for_cut};
+use crate::session::{CutRing, Seat};
 use crate::sync::Ordering;
 use crate::sys::fork::Birth;
 use crate::sys::{cores, futex};
@@ -53,7 +53,7 @@ const REPLACED_TOO_OFTEN: &str = "it is replaced again and again";
 
 impl Reader {
     pub(super) fn new(lease: Arc<Lease>) -> Result<Self> {
-        let seat = lease.seat();
+        let seat = lease.seat().ok_or(Error::Forked)?;
         Ok(Reader {
             ring: Consumer::resume(seat.segment.ring(lease.role.peer().writes()))?,
             birth: lease.birth(),
@@ -370,8 +370,9 @@ impl Reader {
         if let Some(trouble) = self.lease.trouble() {
             return Err(trouble);
         }
-        self.is_special = !self.lease.options.background;
-        if self.is_special {
+        let is_by_hand = !self.lease.options.background;
+        self.is_special = is_by_hand || self.lease.is_nameless();
+        if is_by_hand {
             self.lease.beat();
             self.lease.observe_if_due();
         }
@@ -479,7 +480,7 @@ impl Reader {
                 return if is_inside && is_mine { Ok(true) } else { Err(error) };
             }
         }
-        let error = Error::Lost { what: REPLACED_TOO_OFTEN };
+        let error = Error::Lost { what: REPLACED_TOO_OFTEN, unread: 0 };
         self.is_special = true;
         self.lease.condemn(error.clone());
         Err(error)
@@ -520,36 +521,14 @@ impl Reader {
             }
         }
         if rung & LOOK != 0 && bell.clear(LOOK) {
+            // What is wrong is told by the next call; or the seat has moved.
             self.is_special = true;
-            self.look_around();
         }
         rung
     }
 
-    /// The background thread has news: trouble, which the next call tells, or a new bus.
-    fn look_around(&mut self) {
-        let seat = self.lease.seat();
-        if Arc::ptr_eq(&seat.segment, &self.segment) || seat.segment.lineage == self.segment.lineage
-        {
-            return;
-        }
-        if self.is_anything_there() {
-            // First what is unread here; ring again for the next call.
-            self.ring.ring().room_bell().set(LOOK);
-            return;
-        }
-        let moved = Consumer::resume(seat.segment.ring(self.lease.role.peer().writes()));
-        match moved {
-            Ok(ring) => {
-                (self.ring, self.segment) = (ring, seat.segment);
-                self.has_moved = true;
-            }
-            Err(error) => self.lease.condemn(error),
-        }
-    }
-
     fn cut(&self) -> Result<CutRing> {
-        Ok(wait_for_cut(&self.segment)?[self.lease.role.peer().writes() as usize])
+        self.lease.cut(&self.segment, self.lease.role.peer().writes())
     }
 
     /// Takes back what was read from behind the cut. True if there was nothing to take back.
@@ -567,9 +546,7 @@ impl Reader {
             return Ok(());
         }
         let mut ring = Consumer::resume(seat.segment.ring(self.lease.role.peer().writes()))?;
-        if seat.segment.lineage == self.segment.lineage {
-            ring.carry_on(&self.ring);
-        }
+        ring.carry_on(&self.ring);
         (self.ring, self.segment) = (ring, seat.segment);
         self.has_moved = true;
         Ok(())

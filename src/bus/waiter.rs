@@ -172,7 +172,7 @@ mod tests {
         let name = format!("unit-waiter-{}", std::process::id());
         let bus = Options::new(&name).role(Role::Master).open().unwrap();
         let lease = &bus.writer.lease;
-        let seat = lease.seat();
+        let seat = lease.seat().unwrap();
         let ring = seat.segment.ring(lease.role.peer().writes());
         let parks = AtomicU64::new(0);
         let bed = Bed {

@@ -13,7 +13,7 @@ use crate::config::{Direction, Geometry, MessageId};
 use crate::error::{Error, Result};
 use crate::ring::{LOOK, Place, Producer, SEALED, SLEEP};
 use crate::segment::Segment;
-use crate::session::{Seat, wait_for_cut};
+use crate::session::Seat;
 use crate::sync::Ordering;
 use crate::sys::fork::Birth;
 use crate::sys::futex;
@@ -37,7 +37,7 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn new(lease: Arc<Lease>) -> Result<Self> {
-        let seat = lease.seat();
+        let seat = lease.seat().ok_or(Error::Forked)?;
         Ok(Writer {
             ring: Producer::resume(seat.segment.ring(lease.role.writes()), seat.epoch)?,
             birth: lease.birth(),
@@ -430,8 +430,12 @@ impl Writer {
         if let Some(trouble) = self.lease.trouble() {
             return Err(trouble);
         }
-        self.is_special = !self.lease.options.background;
-        if self.is_special {
+        let is_by_hand = !self.lease.options.background;
+        self.is_special = is_by_hand || self.lease.is_nameless();
+        if let Some(lost) = self.lease.orphaned() {
+            return Err(lost);
+        }
+        if is_by_hand {
             self.lease.beat();
             self.lease.observe_if_due();
         }
@@ -553,7 +557,7 @@ impl Writer {
 
     /// Where this direction was cut.
     fn cut(&self) -> Result<Place> {
-        Ok(wait_for_cut(&self.segment)?[self.lease.role.writes() as usize].head)
+        Ok(self.lease.cut(&self.segment, self.lease.role.writes())?.head)
     }
 }
 

@@ -1,194 +1,219 @@
-//! Leaving, and taking the name away when nobody is left.
+//! Leaving, and removing a bus that nobody needs any more.
 //!
 //! ```text
-//!   state LEFT, lock freed                    -- from here on the role can be adopted
-//!   nobody holds a role?  successor: 0 -> RETIRED
-//!   still nobody?         name -> tomb, is it this file?  unlink
+//!   wish, state LEFT; unmap                   -- from here on the role can be adopted
+//!   lock master, slave and builder at once    -- refused: somebody is there
+//!   both left, and their wishes allow it?
+//!   turn: slot -> RETIRED                     -- from here on the bus is no more
+//!   name -> aside; is it this file, and still retired?  unlink
 //! ```
 //!
-//! Whoever joins takes the lock first and looks for RETIRED afterwards; whoever leaves does it the
-//! other way round; so one of them sees the other. There is no system call that unlinks a name only
-//! if it leads to a certain file: the name is moved aside first, looked at, and put back if a
-//! successor gave it to another segment meanwhile. Should the one who looks be killed there, the
-//! owner of that segment notices that its name is gone, and publishes again.
+//! There is no system call that unlinks a name only if it leads to a certain file: the name is moved
+//! aside first, looked at, and put back if it leads to something else, or if somebody revived the
+//! file meanwhile. Whoever revives swaps the turn first and looks at the name afterwards; so one of
+//! the two sees the other.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
-use super::byte_of;
-use crate::config::Role;
+use crate::config::{Cleanup, Direction, Options, Overflow, Role};
 use crate::error::{Error, Result};
-use crate::layout::{CLEANUP, RETIRED, ROLE_JOINED, ROLE_LEFT};
-use crate::segment::Segment;
-use crate::sync::{Ordering, fence};
+use crate::layout::*;
+use crate::segment::{BusFile, Segment, SlotView};
+use crate::sync::Ordering;
 use crate::sys::failpoint::hit;
-use crate::sys::{lock, shm};
+use crate::sys::{process, shm};
 
-/// Gives up a role.
-pub(super) fn leave(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
-    give_up(segment, role, epoch)?;
-    hit("leave.unlocked")?;
-    // The last one out cleans up if either of the two wished it.
-    // Relaxed: written under the locks.
-    let wishes =
-        segment.header().roles.iter().map(|role| role.capabilities.load(Ordering::Relaxed));
-    if wishes.fold(0, |all, one| all | one) & CLEANUP != 0 { retire(segment) } else { Ok(()) }
+/// What became of a bus that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// It is gone.
+    Done,
+    /// It is retired and empty, but the system does not let this user take its name away.
+    NameStays,
+    /// Somebody is there, or its messages are to be kept.
+    Not,
 }
 
-/// Gives up a role, and leaves the rest to others.
-pub(super) fn give_up(segment: &Segment, role: Role, epoch: u64) -> Result<()> {
+/// Writes down that the owner of a role leaves, and what it wishes for the end.
+pub(super) fn say_goodbye(segment: &Segment, role: Role, options: &Options) {
     let lines = segment.role(role);
-    // Relaxed: only the holder of the lock writes it.
-    if lines.epoch.load(Ordering::Relaxed) == epoch
-        && lines.state.load(Ordering::Relaxed) == ROLE_JOINED
-    {
-        // pairs BEAT: whoever sees it sees all that this owner did.
-        lines.state.store(ROLE_LEFT, Ordering::Release);
-    }
-    hit("leave.told")?;
-    lock::unlock(segment.fd(), byte_of(role))
+    let wish = match (options.classic_cleanup, options.cleanup) {
+        (Some(true), _) => WISH_CLASSIC_YES,
+        (Some(false), _) => WISH_CLASSIC_NO,
+        (None, Cleanup::WhenRead) => WISH_WHEN_READ,
+        (None, Cleanup::Always) => WISH_ALWAYS,
+        (None, Cleanup::Never) => WISH_NEVER,
+    };
+    // Relaxed: released with the state.
+    lines.wish.store(wish, Ordering::Relaxed);
+    // pairs BEAT: whoever sees it sees all that this owner did.
+    lines.state.store(ROLE_LEFT, Ordering::Release);
 }
 
-/// Removes the segment if nobody holds a role in it.
-fn retire(segment: &Segment) -> Result<()> {
-    if is_held(segment)? {
-        return Ok(());
+/// Removes the bus if both sides have left and their wishes allow it. For somebody who holds
+/// nothing of it any more.
+pub(super) fn retire(bus: &BusFile) -> Result<Removal> {
+    retire_if(bus, |bus, slot| {
+        let view = bus.look_at(slot)?;
+        let is_sealed = view.page.fate.sealed.load(Ordering::Relaxed) != 0;
+        let Some(wish) = wish_of_all(&view.page).filter(|_| !is_sealed) else { return Ok(false) };
+        Ok(match wish {
+            Cleanup::Never => false,
+            Cleanup::Always => true,
+            Cleanup::WhenRead => unread_in(bus, &view) == [0, 0],
+        })
+    })
+}
+
+/// Retires the bus if nobody holds or awaits a role in it, and `is_wanted` says so under the locks.
+fn retire_if(
+    bus: &BusFile,
+    is_wanted: impl FnOnce(&BusFile, usize) -> Result<bool>,
+) -> Result<Removal> {
+    let turn = bus.turn();
+    let Some(slot) = turn.slot() else { return remove_retired(bus) };
+    let bytes = locks_of(slot)..locks_of(slot) + BUILDER + 1;
+    if !bus.try_lock(bytes.clone())? {
+        return Ok(Removal::Not);
     }
-    let successor = &segment.header().fate.successor;
-    if successor.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        return Ok(());
-    }
+    let is_done = bus.turn() == turn
+        && !is_awaited(bus, slot)?
+        && is_wanted(bus, slot)?
+        && bus.swap_turn(turn, None);
+    bus.unlock(bytes)?;
     hit("retire.marked")?;
-    finish_retirement(segment)
+    if is_done { remove_retired(bus) } else { Ok(Removal::Not) }
 }
 
-/// Retires the segment and removes its name, for somebody who holds no role in it. With `force` even
-/// if others do: each of their calls ends with an error from then on.
-pub(crate) fn remove_by_hand(segment: &Segment, force: bool) -> Result<()> {
-    if !force {
-        return retire(segment);
-    }
-    super::replace::seal(segment)?;
-    // What is written from here on lies behind the cut, and is refused. A segment too broken for a
-    // cut is removed all the same.
-    let _ = super::replace::choose_cut(segment);
-    let successor = &segment.header().fate.successor;
-    let _ = successor.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Acquire);
-    if successor.load(Ordering::Acquire) == RETIRED {
-        remove_name(segment)?;
-        return sweep(segment);
-    }
-    // Somebody chose another for its place, and may have died before that one had the name.
-    super::replace::give_name(segment)?;
-    match Segment::attach(&segment.path, None, 0o777, true)? {
-        Some(next) if next.id != segment.id => remove_by_hand(&next, true),
-        // The chosen one is gone; nobody can ever finish this.
-        Some(_) => shm::unlink(&segment.path).map(|_| ()),
-        None => Ok(()),
-    }
-}
-
-/// Removes the name of a retired segment, or takes the retirement back if somebody joined.
-pub(super) fn finish_retirement(segment: &Segment) -> Result<()> {
-    fence(Ordering::SeqCst);
-    if is_held(segment)? {
-        revive(segment);
-        return Ok(());
-    }
-    remove_name(segment)?;
-    // Relaxed: a figure; fences leave files behind when they are killed.
-    if segment.generation > 0 || segment.header().fate.cuts_taken.load(Ordering::Relaxed) > 0 {
-        sweep(segment)?;
-    }
-    Ok(())
-}
-
-/// Takes a retirement back. For those who hold a role, which proves it wrong.
-pub(super) fn revive(segment: &Segment) {
-    let successor = &segment.header().fate.successor;
-    let _ = successor.compare_exchange(RETIRED, 0, Ordering::AcqRel, Ordering::Acquire);
-}
-
-/// Whether any role has an owner, here or about to move here.
-fn is_held(segment: &Segment) -> Result<bool> {
-    let is_awaited = |role| super::may_still_come(segment.role(role));
-    Ok(is_locked(segment)? || is_awaited(Role::Master) || is_awaited(Role::Slave))
-}
-
-/// Whether any role has an owner here.
-fn is_locked(segment: &Segment) -> Result<bool> {
-    Ok(lock::is_locked_by_other(segment.fd(), byte_of(Role::Master))?
-        || lock::is_locked_by_other(segment.fd(), byte_of(Role::Slave))?)
-}
-
-/// Takes the name away from this very file, and from no other.
-fn remove_name(segment: &Segment) -> Result<()> {
-    if !segment.is_named()? {
-        return Ok(());
-    }
-    let tomb = tomb_path(&segment.path);
-    clear_tomb(&segment.path)?;
-    hit("unlink.found")?;
-    if !move_name(&segment.path, &tomb)? {
-        return Ok(());
-    }
-    hit("unlink.moved")?;
-    let is_ours = shm::facts_at(&tomb)?.is_some_and(|facts| facts.id == segment.id);
-    // pairs OPEN: acquire; a retirement that was taken back means that somebody lives here.
-    let is_retired = segment.header().fate.successor.load(Ordering::Acquire) == RETIRED;
-    if is_ours && is_retired {
-        shm::unlink(&tomb)?;
-        hit("unlink.done")?;
-    } else {
-        move_name(&tomb, &segment.path)?;
-    }
-    Ok(())
-}
-
-/// False if there is no such name any more, or the other one is taken: somebody else was faster.
-fn move_name(from: &Path, to: &Path) -> Result<bool> {
-    match shm::rename_noreplace(from, to) {
-        Err(Error::Os { errno, .. }) if errno == libc::ENOENT => Ok(false),
-        done => done,
-    }
-}
-
-/// Where a name is moved before it is removed.
-fn tomb_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("~");
-    PathBuf::from(name)
-}
-
-/// Removes what a killed leaver left in the tomb.
-pub(super) fn clear_tomb(path: &Path) -> Result<()> {
-    shm::unlink(&tomb_path(path)).map(|_| ())
-}
-
-/// Removes what killed replacers left beside the name of a retired segment. Whoever still builds a
-/// segment holds a lock in it, or is one of those who move there; but a retired segment has no
-/// successor, so nobody moves to one of its own lineage.
-fn sweep(segment: &Segment) -> Result<()> {
-    let path = &segment.path;
-    let Some((directory, file)) = path.parent().zip(path.file_name()) else { return Ok(()) };
-    let prefix = [file.as_encoded_bytes(), b"~"].concat();
-    for name in shm::names_in(directory)? {
-        if name.as_encoded_bytes().starts_with(&prefix) {
-            sweep_one(&directory.join(name), segment.lineage)?;
+/// Whether a role of the slot is kept for an owner who still lives on an older one.
+fn is_awaited(bus: &BusFile, slot: usize) -> Result<bool> {
+    let page = bus.look_at_page(slot)?;
+    for lines in &page.roles {
+        // Relaxed: a private copy.
+        let keeper = Keeper::from_word(lines.keeper.load(Ordering::Relaxed));
+        if lines.state.load(Ordering::Relaxed) == ROLE_MOVING && bus.is_kept(keeper)? {
+            return Ok(true);
         }
     }
+    Ok(false)
+}
+
+/// What those who left wish, taken together; `None` if one of them has not left.
+fn wish_of_all(page: &SlotPage) -> Option<Cleanup> {
+    // Relaxed throughout: a private copy.
+    let mut wishes = Vec::new();
+    for lines in &page.roles {
+        match lines.state.load(Ordering::Relaxed) {
+            ROLE_ABSENT => {}
+            ROLE_LEFT => wishes.push(lines.wish.load(Ordering::Relaxed)),
+            _ => return None,
+        }
+    }
+    let are_classic = wishes.iter().all(|wish| matches!(*wish, WISH_CLASSIC_YES | WISH_CLASSIC_NO));
+    if are_classic && wishes.contains(&WISH_CLASSIC_YES) {
+        return Some(Cleanup::Always);
+    }
+    let care = |wish: &u32| match *wish {
+        WISH_ALWAYS | WISH_CLASSIC_YES => 0,
+        WISH_WHEN_READ => 1,
+        _ => 2,
+    };
+    Some(match wishes.iter().map(care).max()? {
+        0 => Cleanup::Always,
+        1 => Cleanup::WhenRead,
+        _ => Cleanup::Never,
+    })
+}
+
+/// How many messages of each direction nobody has read. What may be overwritten counts as read.
+pub(crate) fn unread_in(bus: &BusFile, view: &SlotView) -> [u64; 2] {
+    Direction::BOTH.map(|direction| {
+        if bus.facts().geometry(direction).overflow == Overflow::Overwrite {
+            return 0;
+        }
+        let lines = &view.rings[direction as usize];
+        // Relaxed: a private copy.
+        let read = lines.consumer.number.load(Ordering::Relaxed);
+        let unread = lines.producer.number.load(Ordering::Relaxed).wrapping_sub(read);
+        if unread > u64::MAX / 2 { 0 } else { unread }
+    })
+}
+
+/// Removes a bus by hand. With `force` even if somebody is there: each of their calls ends with an
+/// error from then on.
+pub(crate) fn remove_by_hand(bus: &BusFile, force: bool) -> Result<Removal> {
+    if !force {
+        return retire_if(bus, |_, _| Ok(true));
+    }
+    loop {
+        let turn = bus.turn();
+        let Some(slot) = turn.slot() else { return remove_retired(bus) };
+        // Stopped first, so that nobody goes on writing what nobody will read. What cannot be sealed
+        // is removed all the same.
+        let _ = seal_as_reader(bus, turn, slot);
+        if bus.swap_turn(turn, None) {
+            hit("retire.marked")?;
+            return remove_retired(bus);
+        }
+    }
+}
+
+fn seal_as_reader(bus: &BusFile, turn: Turn, slot: usize) -> Result<()> {
+    let again = BusFile::open_at(&bus.facts().path, None, true)?;
+    let Some(again) = again.filter(|again| again.facts().id == bus.facts().id) else {
+        return Ok(());
+    };
+    if again.try_lock_as_reader(slot)? && again.turn() == turn {
+        super::replace::seal(&again.map_slot(slot)?)?;
+    }
     Ok(())
 }
 
-fn sweep_one(path: &Path, lineage: u64) -> Result<()> {
-    let is_needed = match Segment::attach(path, None, 0o777, true) {
-        Ok(Some(found)) if found.lineage == lineage => is_locked(&found)?,
-        Ok(Some(found)) => is_held(&found)?,
-        // Not even a segment, or gone already: nobody can be building it.
-        Ok(None) | Err(_) => false,
-    };
-    if !is_needed {
-        shm::unlink(path)?;
+/// Takes the name of a retired bus away.
+fn remove_retired(bus: &BusFile) -> Result<Removal> {
+    if take_name_away(bus)? {
+        return Ok(Removal::Done);
     }
-    Ok(())
+    // The name stays; at least the memory need not.
+    let _ = bus.tidy();
+    Ok(Removal::NameStays)
+}
+
+/// Unlinks the name of a retired bus, if it leads to this very file. False if the system does not
+/// allow it.
+pub(super) fn take_name_away(bus: &BusFile) -> Result<bool> {
+    let path = &bus.facts().path;
+    let turn = bus.turn();
+    if !turn.is_retired() || !bus.is_named()? {
+        return Ok(true);
+    }
+    hit("unlink.found")?;
+    let aside = path_aside(path);
+    match shm::rename_noreplace(path, &aside) {
+        Ok(true) => {}
+        // The random name is taken: as likely as a planted one.
+        Ok(false) => return Ok(false),
+        Err(Error::Os { errno: libc::ENOENT, .. }) => return Ok(true),
+        Err(Error::Os { errno: libc::EPERM | libc::EACCES | libc::EROFS, .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    hit("unlink.moved")?;
+    let is_ours = shm::facts_at(&aside)?.is_some_and(|facts| facts.id == bus.facts().id);
+    if is_ours && bus.turn() == turn {
+        shm::unlink(&aside)?;
+        hit("unlink.done")?;
+    } else {
+        // Should somebody have made a new bus under the name meanwhile, what was moved stays aside:
+        // nothing of it is lost, and people see it.
+        shm::rename_noreplace(&aside, path)?;
+    }
+    Ok(true)
+}
+
+/// Where a name is moved before it is unlinked.
+fn path_aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!("~{:016x}", process::random()));
+    PathBuf::from(name)
 }

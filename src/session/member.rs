@@ -3,28 +3,30 @@
 //!
 //! The two halves of an endpoint and the background thread share one `Member`. The halves come here
 //! only when something happened; the hot path keeps its own view of the ring. A seat can change: when
-//! the segment is replaced the member takes the place kept for it in the new one, and each half
-//! follows at its next call.
+//! the slot is replaced the member takes the place kept for it in the new one, and each half
+//! follows at its next call. It never changes to another file.
+//!
+//! The background thread must never wait here for a thread of the application: what may take long
+//! (moving, leaving) has a lock of its own, which that thread only tries.
 //!
 //! Nothing here may be touched in a forked child: its locks may be held by threads that do not exist
 //! there. Every entry asks [`Member::is_home`] first.
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Joined, byte_of, is_doomed, leave, replace, sight_of};
-use crate::config::{Disconnect, Options, Role};
+use super::{Joined, leave, replace, sight_of};
+use crate::config::{Direction, Disconnect, Options, Role};
 use crate::error::{Error, Result};
-use crate::layout::{RETIRED, ROLE_JOINED, ROLE_MOVING};
+use crate::layout::{Keeper, ROLE_JOINED, ROLE_MOVING, RoleLines};
 use crate::peer::Watch;
 use crate::ring::LOOK;
-use crate::segment::{self, Segment};
+use crate::segment::{BusFile, Segment, byte_of};
 use crate::stats::{Peer, PeerState, Refusal};
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::sys::fork::Birth;
-use crate::sys::{clock, futex, lock, process};
+use crate::sys::{clock, futex, process};
 
 /// Every how many beats the background thread looks at everything, when nothing calls for it.
 const THOROUGH_EVERY: u64 = 16;
@@ -36,9 +38,6 @@ const FILE_CHECK: Duration = Duration::from_millis(100);
 pub(crate) struct Seat {
     pub segment: Arc<Segment>,
     pub epoch: u64,
-    /// The segment that this one replaced, kept to see whether the peer, which has yet to move over,
-    /// still lives there.
-    predecessor: Option<Arc<Segment>>,
 }
 
 /// An open endpoint.
@@ -46,49 +45,51 @@ pub(crate) struct Member {
     pub options: Options,
     pub role: Role,
     birth: Birth,
-    seat: Mutex<Seat>,
+    /// None once it was left.
+    seat: Mutex<Option<Seat>>,
+    /// Locked by whoever moves to another slot, chooses a cut, or leaves.
+    moving: Mutex<()>,
     watch: Mutex<Watch>,
     refused: Vec<Refusal>,
     trouble: Mutex<Option<Error>>,
     in_trouble: AtomicBool,
+    /// The file has no name any more, so nobody can come to it.
+    is_nameless: AtomicBool,
+    /// Slots that do not count may still have pages.
+    is_untidy: AtomicBool,
     /// When the peer was found gone, 0 while it is not.
     gone_since_ns: AtomicU64,
     /// Counts the changes of the peer's state; a futex within the process.
     peer_changes: AtomicU32,
-    disconnect: AtomicU8,
+    disconnect: AtomicU32,
     /// The process of a peer that was found alive and is not watched yet; 0 for none.
     new_peer: AtomicU32,
     observed_ns: AtomicU64,
     checked_ns: AtomicU64,
-    /// Whether it was left. Locked by whoever acts for the endpoint as a whole: were the role's lock
-    /// asked for again behind the back of a leaver, it would outlive the endpoint.
-    has_left: Mutex<bool>,
 }
 
 impl Member {
     pub(super) fn new(options: Options, joined: Joined, refused: Vec<Refusal>) -> Arc<Member> {
+        let seat = Seat { segment: Arc::new(joined.segment), epoch: joined.epoch };
         let member = Member {
             role: joined.role,
             birth: Birth::now(),
-            seat: Mutex::new(Seat {
-                segment: Arc::new(joined.segment),
-                epoch: joined.epoch,
-                predecessor: joined.predecessor.map(Arc::new),
-            }),
+            seat: Mutex::new(Some(seat)),
+            moving: Mutex::new(()),
             watch: Mutex::new(Watch::new(options.beat_interval, options.stale_after)),
             refused,
             trouble: Mutex::new(None),
             in_trouble: AtomicBool::new(false),
+            is_nameless: AtomicBool::new(false),
+            is_untidy: AtomicBool::new(true),
             gone_since_ns: AtomicU64::new(0),
             peer_changes: AtomicU32::new(0),
-            disconnect: AtomicU8::new(options.on_disconnect as u8),
+            disconnect: AtomicU32::new(options.on_disconnect as u32),
             new_peer: AtomicU32::new(0),
             observed_ns: AtomicU64::new(0),
             checked_ns: AtomicU64::new(clock::monotonic_ns()),
-            has_left: Mutex::new(false),
             options,
         };
-        super::note_wishes(&member.seat().segment, member.role, &member.options);
         member.observe(true);
         Arc::new(member)
     }
@@ -104,14 +105,24 @@ impl Member {
         self.birth
     }
 
-    /// The seat as it is now.
-    pub(crate) fn seat(&self) -> Seat {
-        guard(&self.seat).clone()
+    /// The seat as it is now; none after leaving.
+    pub(crate) fn seat(&self) -> Option<Seat> {
+        self.seat.lock().clone()
     }
 
     /// The segment as it is now.
-    fn segment(&self) -> Arc<Segment> {
-        Arc::clone(&guard(&self.seat).segment)
+    pub(crate) fn segment(&self) -> Option<Arc<Segment>> {
+        self.seat.lock().as_ref().map(|seat| Arc::clone(&seat.segment))
+    }
+
+    /// How many owners the role has had.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.seat.lock().as_ref().map_or(0, |seat| seat.epoch)
+    }
+
+    /// Whether it was left.
+    pub(crate) fn has_left(&self) -> bool {
+        self.seat.lock().is_none()
     }
 
     /// Requests about memory that were refused.
@@ -121,32 +132,44 @@ impl Member {
 
     // --- moving over --------------------------------------------------------------------------
 
-    /// The seat after `old` was sealed, or after the background thread rang.
+    /// The seat after `old` was sealed. Waits for the one that replaces it, or makes that itself.
     pub(crate) fn seat_after(&self, old: &Arc<Segment>) -> Result<Seat> {
-        let mut seat = guard(&self.seat);
-        if Arc::ptr_eq(&seat.segment, old) && is_sealed(old) {
-            self.move_over(&mut seat)?;
+        let _moving = self.moving.lock();
+        let mut seat = self.seat().ok_or(Error::Forked)?;
+        if Arc::ptr_eq(&seat.segment, old) {
+            self.follow(&mut seat)?;
         }
-        Ok(seat.clone())
+        Ok(seat)
     }
 
-    fn move_over(&self, seat: &mut Seat) -> Result<()> {
-        while is_sealed(&seat.segment) {
-            let old = &seat.segment;
-            match replace::move_over(old, &self.options, self.role, seat.epoch) {
-                Ok(mut new) => {
-                    new.prepare_memory(&self.options);
-                    super::note_wishes(&new, self.role, &self.options);
-                    let old = std::mem::replace(&mut seat.segment, Arc::new(new));
-                    seat.predecessor = Some(old);
-                }
+    /// Moves as long as the seat is in a sealed slot. The caller has locked `moving`.
+    fn follow(&self, seat: &mut Seat) -> Result<()> {
+        while seat.segment.is_sealed() {
+            match replace::move_over(&seat.segment, &self.options, self.role, seat.epoch) {
+                Ok(new) => self.sit_down(seat, new),
                 Err(error) => {
-                    self.condemn_at(&seat.segment, error.clone());
+                    self.condemn(error.clone());
                     return Err(error);
                 }
             }
+            seat.segment.prepare_memory(&self.options);
         }
         Ok(())
+    }
+
+    fn sit_down(&self, seat: &mut Seat, mut new: Segment) {
+        new.settle();
+        seat.segment = Arc::new(new);
+        self.is_untidy.store(true, Ordering::Relaxed);
+        *self.seat.lock() = Some(seat.clone());
+    }
+
+    /// Where a sealed slot was cut.
+    pub(crate) fn cut(&self, segment: &Segment, direction: Direction) -> Result<replace::CutRing> {
+        let _moving = self.moving.lock();
+        let cut = replace::wait_for_cut(segment, self.role);
+        let cut = cut.inspect_err(|error| self.condemn(error.clone()))?;
+        Ok(cut[direction as usize])
     }
 
     // --- trouble ------------------------------------------------------------------------------
@@ -157,19 +180,16 @@ impl Member {
         if !self.in_trouble.load(Ordering::Acquire) {
             return None;
         }
-        guard(&self.trouble).clone()
+        self.trouble.lock().clone()
     }
 
     /// Makes the endpoint unusable: every call gives `error` from now on.
     pub(crate) fn condemn(&self, error: Error) {
-        let segment = self.segment();
-        self.condemn_at(&segment, error);
-    }
-
-    fn condemn_at(&self, segment: &Segment, error: Error) {
-        guard(&self.trouble).get_or_insert(error);
+        self.trouble.lock().get_or_insert(error);
         self.in_trouble.store(true, Ordering::Release);
-        self.call_halves(segment);
+        if let Some(segment) = self.segment() {
+            self.call_halves(&segment);
+        }
     }
 
     /// Makes the halves look up at their next glance, and wakes them if they sleep.
@@ -196,16 +216,17 @@ impl Member {
 
     /// Looks at the peer; asks for its lock if that is needed, or `must_ask`.
     pub(crate) fn observe(&self, must_ask: bool) {
-        let segment = self.segment();
-        let peer = self.role.peer();
-        let sight = sight_of(&segment, peer);
-        let mut watch = guard(&self.watch);
+        let Some(segment) = self.segment() else { return };
+        let lines = segment.role(self.role.peer());
+        let sight = sight_of(lines);
+        let mut watch = self.watch.lock();
         let before = watch.state();
         self.observed_ns.store(sight.now_ns, Ordering::Relaxed);
         let asks = watch.look(sight) || (must_ask && before != PeerState::Absent);
-        if asks {
-            self.settle_moving(&segment);
-            let is_held = lock::is_locked_by_other(segment.fd(), byte_of(peer)).unwrap_or(true);
+        drop(watch);
+        let is_held = asks.then(|| self.is_peer_there(&segment));
+        let mut watch = self.watch.lock();
+        if let Some(is_held) = is_held {
             watch.probe(is_held);
         }
         let after = watch.state();
@@ -231,6 +252,32 @@ impl Member {
             futex::wake(&self.peer_changes, i32::MAX);
             self.wake_own(&segment);
         }
+    }
+
+    /// Whether somebody holds the peer's role, or has it kept. What cannot be asked counts as held.
+    fn is_peer_there(&self, segment: &Segment) -> bool {
+        let peer = self.role.peer();
+        let facts = segment.facts();
+        let bus = match BusFile::open_to_look(&facts.path, None) {
+            Ok(Some(bus)) if bus.facts().id == facts.id => bus,
+            Ok(_) => return self.is_peer_running(segment),
+            Err(_) => return true,
+        };
+        let keeper = Keeper::from_word(segment.role(peer).keeper.load(Ordering::Relaxed));
+        bus.is_locked(byte_of(segment.slot(), peer)).unwrap_or(true)
+            || segment.role(peer).state.load(Ordering::Relaxed) == ROLE_MOVING
+                && bus.is_kept(keeper).unwrap_or(true)
+    }
+
+    /// A file without a name cannot be opened to ask. Nobody new can come there, so the process that
+    /// is noted is all that there can be; one in another namespace is known by its beat alone.
+    fn is_peer_running(&self, segment: &Segment) -> bool {
+        let lines = segment.role(self.role.peer());
+        // Relaxed: written by the owner when it came.
+        let is_near = lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace();
+        let pid = lines.pid.load(Ordering::Relaxed);
+        let is_here = lines.state.load(Ordering::Relaxed) == ROLE_JOINED;
+        is_here && (!is_near || process::is_running(pid, lines.start_time.load(Ordering::Relaxed)))
     }
 
     /// Leaves the pid of a peer in this namespace for the background thread.
@@ -259,39 +306,7 @@ impl Member {
 
     /// The verdict on the peer.
     pub(crate) fn peer_state(&self) -> PeerState {
-        guard(&self.watch).state()
-    }
-
-    /// A place kept for a peer that died before it came over is not kept any longer. A peer that has
-    /// not even come to the segment before this one may live on an older one: its time decides.
-    fn settle_moving(&self, segment: &Segment) {
-        let peer = self.role.peer();
-        let lines = segment.role(peer);
-        // Relaxed: the state only delays those who want the role.
-        if lines.state.load(Ordering::Relaxed) != ROLE_MOVING {
-            guard(&self.seat).predecessor = None;
-            return;
-        }
-        if self.knows_peer_dead() {
-            let _ = lines.state.compare_exchange(
-                ROLE_MOVING,
-                ROLE_JOINED,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-        }
-    }
-
-    /// Whether the peer died on the segment before this one. Not known of a peer that had yet to come
-    /// to that one either: its place is kept as long as the grace lasts.
-    fn knows_peer_dead(&self) -> bool {
-        let predecessor = guard(&self.seat).predecessor.clone();
-        let peer = self.role.peer();
-        predecessor.is_some_and(|old| {
-            // Relaxed: written before the new segment was published.
-            old.role(peer).state.load(Ordering::Relaxed) != ROLE_MOVING
-                && !lock::is_locked_by_other(old.fd(), byte_of(peer)).unwrap_or(true)
-        })
+        self.watch.lock().state()
     }
 
     /// The peer, as known now.
@@ -306,7 +321,8 @@ impl Member {
             self.observe(false);
         }
         let segment = self.segment();
-        peer_at(&segment, self.role.peer(), self.peer_state())
+        let state = self.peer_state();
+        segment.map_or_else(Peer::default, |segment| peer_at(&segment, self.role.peer(), state))
     }
 
     /// Without a background thread the calls observe, about once per beat.
@@ -321,7 +337,7 @@ impl Member {
 
     /// Waits until the peer is alive.
     pub(crate) fn wait_for_peer(&self, timeout: Duration) -> Result<Peer> {
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = clock::Instant::now().checked_add(timeout);
         loop {
             if !self.is_home() {
                 return Err(Error::Forked);
@@ -337,8 +353,8 @@ impl Member {
             if peer.state == PeerState::Alive {
                 return Ok(peer);
             }
-            let left =
-                deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            let left = deadline
+                .map_or(Duration::MAX, |at| at.saturating_duration_since(clock::Instant::now()));
             if left.is_zero() {
                 return Err(Error::Timeout);
             }
@@ -356,6 +372,9 @@ impl Member {
 
     /// What reading says when nothing is there because the peer is gone, by the policy.
     pub(crate) fn disconnected(&self) -> Option<Error> {
+        if let Some(lost) = self.orphaned() {
+            return Some(lost);
+        }
         // Relaxed: see `observe`.
         let since = self.gone_since_ns.load(Ordering::Relaxed);
         if since == 0 {
@@ -366,13 +385,13 @@ impl Member {
         let attempts = options.reconnect_interval.saturating_mul(options.reconnect_attempts);
         let is_over = |limit: Duration| !limit.is_zero() && gone >= limit;
         let disconnect = self.disconnect.load(Ordering::Relaxed);
-        let gives_up = disconnect == Disconnect::Immediately as u8
-            || disconnect == Disconnect::OnTimeout as u8
+        let gives_up = disconnect == Disconnect::Immediately as u32
+            || disconnect == Disconnect::OnTimeout as u32
                 && (is_over(attempts) || is_over(options.reconnect_wait));
         if !gives_up {
             return None;
         }
-        let peer = peer_at(&self.segment(), self.role.peer(), guard(&self.watch).state());
+        let peer = peer_at(&*self.segment()?, self.role.peer(), self.peer_state());
         let (role, pid) = (self.role.peer(), peer.pid);
         match peer.state {
             PeerState::Hung(silent) => Some(Error::PeerHung { role, pid, silent }),
@@ -381,19 +400,38 @@ impl Member {
         }
     }
 
+    /// The error of an endpoint whose file has no name any more and whose peer is gone: nobody can
+    /// ever come again.
+    pub(crate) fn orphaned(&self) -> Option<Error> {
+        // Relaxed: found out again and again.
+        if !self.is_nameless() || self.peer_state() == PeerState::Alive {
+            return None;
+        }
+        let segment = self.segment()?;
+        let unread = segment.ring(self.role.writes()).backlog();
+        Some(Error::Lost { what: "its file was removed, and the peer is gone", unread })
+    }
+
+    /// Whether the file has no name any more.
+    pub(crate) fn is_nameless(&self) -> bool {
+        // Relaxed: as above.
+        self.is_nameless.load(Ordering::Relaxed)
+    }
+
     /// Changes the policy.
     pub(crate) fn set_on_disconnect(&self, behaviour: Disconnect) {
         // Relaxed: a setting.
-        self.disconnect.store(behaviour as u8, Ordering::Relaxed);
+        self.disconnect.store(behaviour as u32, Ordering::Relaxed);
     }
 
     // --- the heart ----------------------------------------------------------------------------
 
     /// One heartbeat.
     pub(crate) fn beat(&self) {
-        let segment = self.segment();
-        // Relaxed: watched for change only.
-        segment.role(self.role).beat.fetch_add(1, Ordering::Relaxed);
+        if let Some(segment) = self.segment() {
+            // Relaxed: watched for change only.
+            segment.role(self.role).beat.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A call of the application that found nothing to do.
@@ -417,38 +455,42 @@ impl Member {
 
     /// True if there is nothing more to do.
     fn tick_lightly(&self, now_ns: u64) -> bool {
-        let seat = guard(&self.seat);
+        let seat = self.seat.lock();
+        let Some(seat) = seat.as_ref() else { return true };
         let beat = &seat.segment.role(self.role).beat;
         // Relaxed: watched for change only; this thread is the one that beats.
         let own = beat.load(Ordering::Relaxed).wrapping_add(1);
         beat.store(own, Ordering::Relaxed);
         let peers = seat.segment.role(self.role.peer()).beat.load(Ordering::Relaxed);
-        let is_quiet = !is_doomed(&seat.segment) && !own.is_multiple_of(THOROUGH_EVERY);
-        drop(seat);
-        is_quiet && guard(&self.watch).glance(now_ns, peers)
+        let is_quiet = !seat.segment.is_doomed() && !own.is_multiple_of(THOROUGH_EVERY);
+        is_quiet && self.watch.lock().glance(now_ns, peers)
     }
 
     #[cold]
     fn tick_thoroughly(&self, now_ns: u64) {
         self.observe(false);
-        let segment = self.segment();
-        let has_left = guard(&self.has_left);
-        if is_doomed(&segment) && !*has_left {
-            self.follow_fate(&segment);
+        self.follow_fate();
+        if let Some(segment) = self.segment() {
+            segment.ring(self.role.writes()).note_high_water();
         }
-        drop(has_left);
-        segment.ring(self.role.writes()).note_high_water();
         self.check_file_if_due(now_ns);
     }
 
-    fn follow_fate(&self, segment: &Arc<Segment>) {
-        if is_sealed(segment) {
-            if self.seat_after(segment).is_ok() {
-                self.call_halves(segment);
+    /// Goes where the bus went, if that can be done at once: for the heart, which is watched there.
+    fn follow_fate(&self) {
+        let Some(_moving) = self.moving.try_lock() else { return };
+        let Some(mut seat) = self.seat() else { return };
+        if !seat.segment.is_doomed() {
+            return;
+        }
+        match replace::try_move(&seat.segment, &self.options, self.role, seat.epoch) {
+            Ok(replace::Move::To(new)) => {
+                let old = Arc::clone(&seat.segment);
+                self.sit_down(&mut seat, new);
+                self.call_halves(&old);
             }
-        } else if segment.header().fate.successor.load(Ordering::Relaxed) == RETIRED {
-            // This endpoint lives, so the retirement was a mistake.
-            leave::revive(segment);
+            Ok(replace::Move::NotYet) => {}
+            Err(error) => self.condemn(error),
         }
     }
 
@@ -458,116 +500,96 @@ impl Member {
             return;
         }
         self.checked_ns.store(now_ns, Ordering::Relaxed);
-        let has_left = guard(&self.has_left);
-        if *has_left {
-            return;
+        let Some(segment) = self.segment() else { return };
+        match segment.check_file() {
+            Ok(is_named) => self.mind_the_name(&segment, is_named),
+            Err(error) => self.condemn(error),
         }
-        if let Err(error) = self.check_file() {
-            self.condemn(error);
-        }
-    }
-
-    /// Whether the file, the lock and the name are still what they were.
-    fn check_file(&self) -> Result<()> {
-        let seat = self.seat();
-        let segment = &seat.segment;
-        segment.check_file()?;
-        if is_doomed(segment) {
-            return Ok(());
-        }
-        self.settle_moving(segment);
-        // Asked for again, which changes nothing as long as it is ours.
-        if !lock::try_lock(segment.fd(), byte_of(self.role))? {
-            let by_pid = segment.role(self.role).pid.load(Ordering::Relaxed);
-            return Err(Error::Fenced { role: self.role, by_pid });
-        }
-        // The directory may be unreadable for a moment; what counts is a name that leads elsewhere.
-        match segment.is_named() {
-            Ok(false) => self.mind_the_name(&seat),
-            _ => Ok(()),
+        if self.is_untidy.load(Ordering::Relaxed) && self.tidy(&segment) {
+            self.is_untidy.store(false, Ordering::Relaxed);
         }
     }
 
-    /// The name is gone, or leads to another segment.
-    fn mind_the_name(&self, seat: &Seat) -> Result<()> {
-        let peer_lives = guard(&self.watch).state() == PeerState::Alive;
-        match segment::attach_for(&self.options, true) {
-            Ok(None) if self.role == Role::Master || !peer_lives => {
-                replace::complete(&seat.segment, &self.options.name, Some(self.role))?;
-                self.follow_fate(&seat.segment);
-            }
-            Ok(Some(other)) if !peer_lives && other.lineage != seat.segment.lineage => {
-                self.rejoin(other, &seat.segment)?;
-            }
-            _ => {}
+    /// The name is gone, or leads to another file; or it is back.
+    fn mind_the_name(&self, segment: &Segment, is_named: bool) {
+        // Relaxed: looked at again at every check.
+        if self.is_nameless.swap(!is_named, Ordering::Relaxed) != !is_named {
+            self.observe(true);
+            // The halves look whether they still have anybody.
+            self.call_halves(segment);
         }
-        Ok(())
     }
 
-    /// The peer is gone, and somebody made the bus anew: goes there, if the role is free.
-    fn rejoin(&self, other: Segment, old: &Arc<Segment>) -> Result<()> {
-        let Some(epoch) = super::try_rejoin(&other, self.role)? else { return Ok(()) };
-        super::note_wishes(&other, self.role, &self.options);
-        let mut seat = guard(&self.seat);
-        *seat = Seat { segment: Arc::new(other), epoch, predecessor: None };
-        drop(seat);
-        self.call_halves(old);
-        Ok(())
-    }
-
-    /// Whether it was left.
-    pub(crate) fn has_left(&self) -> bool {
-        *guard(&self.has_left)
+    /// Gives back the pages of slots that nobody maps any more. True if there are none.
+    fn tidy(&self, segment: &Segment) -> bool {
+        let facts = segment.facts();
+        match BusFile::open_at(&facts.path, None, true) {
+            Ok(Some(bus)) if bus.facts().id == facts.id => bus.tidy().unwrap_or(false),
+            _ => false,
+        }
     }
 
     // --- leaving ------------------------------------------------------------------------------
 
-    /// The seat from which to leave: in the segment that counts.
-    fn last_seat(&self) -> Result<Seat> {
-        let mut seat = guard(&self.seat);
-        if is_sealed(&seat.segment) {
-            self.move_over(&mut seat)?;
-        }
-        Ok(seat.clone())
-    }
-
-    /// Leaves. In a forked child nothing is touched.
+    /// Leaves. The halves have let go of their segments. In a forked child nothing is touched.
     pub(crate) fn leave(&self) -> Result<()> {
         if !self.is_home() {
             return Ok(());
         }
-        let mut has_left = guard(&self.has_left);
-        if std::mem::replace(&mut *has_left, true) {
-            return Ok(());
+        let _moving = self.moving.lock();
+        let Some(mut seat) = self.seat() else { return Ok(()) };
+        let left = self.say_goodbye(&mut seat);
+        let facts = seat.segment.facts().clone();
+        drop(seat);
+        self.unmap();
+        left?;
+        match BusFile::open(&self.options)? {
+            Some(bus) if bus.facts().id == facts.id => leave::retire(&bus).map(|_| ()),
+            _ => Ok(()),
         }
-        if let Some(trouble) = self.trouble() {
-            let seat = self.seat();
-            if seat.segment.check_file().is_ok() {
-                // Others may keep the memory, and the lock with it, for a moment longer.
-                leave::give_up(&seat.segment, self.role, seat.epoch)?;
-            }
-            return Err(trouble);
-        }
-        let seat = self.last_seat()?;
-        if seat.segment.check_file().is_err() {
-            return Ok(());
-        }
-        self.settle_moving(&seat.segment);
-        leave::leave(&seat.segment, self.role, seat.epoch)
     }
-}
 
-fn is_sealed(segment: &Segment) -> bool {
-    // pairs SEAL: acquire, so that what the sealer did before is seen.
-    segment.header().fate.sealed.load(Ordering::Acquire) != 0
+    /// Writes down that this endpoint has left, in the slot that counts.
+    fn say_goodbye(&self, seat: &mut Seat) -> Result<()> {
+        for turn in 0.. {
+            if let Some(trouble) = self.trouble() {
+                return Err(trouble);
+            }
+            match self.follow(seat) {
+                // A place that is not kept any more was not needed: the farewell was seen.
+                Err(Error::Fenced { .. }) if turn > 0 => break,
+                followed => followed?,
+            }
+            leave::say_goodbye(&seat.segment, self.role, &self.options);
+            // pairs SEAL: a sealer that is not seen here finds this endpoint gone.
+            fence(Ordering::SeqCst);
+            if !seat.segment.is_sealed() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the memory, and with it of the role.
+    fn unmap(&self) {
+        let Some(seat) = self.seat.lock().take() else { return };
+        // Others of this process may be looking at a figure; they are done in a moment.
+        while Arc::strong_count(&seat.segment) > 1 {
+            clock::sleep(Duration::from_micros(10));
+        }
+    }
 }
 
 /// A role as it can be seen in a segment.
 pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
-    let lines = segment.role(role);
     // Relaxed throughout: figures for people.
     let written = segment.ring(role.writes()).lines().producer.number.load(Ordering::Relaxed);
     let read = segment.ring(role.peer().writes()).lines().consumer.number.load(Ordering::Relaxed);
+    peer_from(segment.role(role), state, written, read)
+}
+
+/// A role as its lines tell it.
+pub(crate) fn peer_from(lines: &RoleLines, state: PeerState, written: u64, read: u64) -> Peer {
     let calls = lines.progress.load(Ordering::Relaxed);
     Peer {
         state,
@@ -576,9 +598,4 @@ pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
         beats: lines.beat.load(Ordering::Relaxed),
         progress: calls.wrapping_add(written).wrapping_add(read),
     }
-}
-
-/// Locks; a panic elsewhere left nothing half-done that matters here.
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

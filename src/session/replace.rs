@@ -1,14 +1,13 @@
-//! Putting a new segment in the place of one that a hung process may still write to.
+//! Putting a new slot in the place of one that a hung process may still write to.
 //!
 //! ```text
-//!   build     a nameless segment of the same shape
+//!   take      a slot that nobody uses, allocated and empty
 //!   seal      fate.sealed, SEALED in every bell, heavy barrier
-//!   cut       where both rings end: computed after the barrier, written to a slot, and chosen by
+//!   cut       where both rings end: computed after the barrier, written to a record, and chosen by
 //!             one compare-and-swap, so that all who try agree
-//!   rebuild   what is unread before the cut goes into the new segment
-//!   link      it gets a temporary name with a random token
-//!   succeed   fate.successor: 0 -> token. The one point at which the replacement happens
-//!   rename    the temporary name becomes the name; anybody may do this again
+//!   rebuild   what is unread before the cut goes into the new slot
+//!   roles     the replaced owner's goes to this process; the other's is kept for its owner
+//!   swap      header.turn: old slot -> new slot. The one point at which the replacement happens
 //! ```
 //!
 //! After the barrier every process either shows its last operation to the scan, or sees `SEALED`
@@ -17,29 +16,31 @@
 //! later is ever delivered, and nothing that it was told is done is lost.
 //!
 //! Killed or frozen anywhere, the next one starts again at the top: a second seal changes nothing, a
-//! second cut loses the swap, a second successor too, and its temporary file is taken away. A frozen
-//! one that wakes up finds its swap lost, or its rename already done: the token names one file only.
+//! second cut loses its swap, a second slot too, and is given back.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Joined, byte_of, enroll};
+use super::{Joined, byte_of, enroll, keep_only};
 use crate::config::{Direction, Options, Role};
 use crate::error::{Error, Result};
 use crate::layout::*;
 use crate::ring::{Place, SEALED as SEALED_BIT};
-use crate::segment::{Segment, random};
+use crate::segment::{BusFile, Segment};
 use crate::sync::{self, Ordering};
 use crate::sys::failpoint::hit;
-use crate::sys::{barrier, clock, futex, lock, shm};
+use crate::sys::{barrier, clock, futex};
 
 /// How long whoever began a replacement may take before another one does it. Short enough for those
 /// who wait if it was killed; long enough for one that a busy machine keeps from its core: who is
 /// overtaken has to see all over again that the owner it came to replace hangs.
 const COURTESY: Duration = Duration::from_millis(25);
-/// How long an endpoint looks for the segment that replaced its own.
-const SEARCH: Duration = Duration::from_millis(500);
+/// How long a living endpoint waits for its place in the slot that replaced its own, before it makes
+/// another one.
+const QUEUE: Duration = Duration::from_millis(500);
+/// Slots that one move may go through; only somebody hostile, or a crowd of frozen processes, makes
+/// more.
+const MOVES_MOST: usize = 64;
 
 /// Where one ring ended.
 #[derive(Debug, Clone, Copy)]
@@ -48,73 +49,116 @@ pub(crate) struct CutRing {
     pub tail: Place,
 }
 
-/// Replaces the owner of `role` and takes its place. `None` if somebody else was faster.
-pub(super) fn fence(old: Segment, role: Role, options: &Options) -> Result<Option<Joined>> {
-    let new = build_successor(&old, &options.name, None, Some(role))?;
-    if !succeed(&old, &new)? {
-        return Ok(None);
+/// Replaces the owner of a role and takes its place; without a role nobody is replaced, and only a
+/// new slot made. `None` if there is no new owner: somebody else was faster, or nobody was to be
+/// one.
+pub(super) fn replace(
+    source: BusFile,
+    turn: Turn,
+    replaced: Option<Role>,
+    options: &Options,
+) -> Result<Option<Joined>> {
+    let Some(from) = turn.slot() else { return Ok(None) };
+    // What takes long comes first: once it is sealed, everybody waits for the new slot.
+    barrier::register();
+    let Some(target) = open_again(&source, options)? else { return Ok(None) };
+    let Some(slot) = target.take_slot(turn)? else { return Ok(None) };
+    let new = target.map_slot(slot)?;
+    build(source, turn, from, new, replaced, options)
+}
+
+/// A second description of the same file, for locks of its own.
+fn open_again(bus: &BusFile, options: &Options) -> Result<Option<BusFile>> {
+    Ok(BusFile::open(options)?.filter(|again| again.facts().id == bus.facts().id))
+}
+
+/// Fills a slot that was taken, and makes it count.
+fn build(
+    source: BusFile,
+    turn: Turn,
+    from: usize,
+    mut new: Segment,
+    replaced: Option<Role>,
+    options: &Options,
+) -> Result<Option<Joined>> {
+    // As long as it is read nobody uses it again.
+    if !source.try_lock_as_reader(from)? || source.turn() != turn {
+        return give_back(new);
     }
+    let old = source.map_slot(from)?;
+    let filled = fill(&old, &mut new, turn, replaced, options);
+    // Whatever went wrong, went wrong because of others if the turn is another by now.
+    if !old.is_current() {
+        return give_back(new);
+    }
+    if let Err(error) = filled {
+        give_back(new)?;
+        return Err(error);
+    }
+    keep_only(&new, replaced)?;
+    hit("replace.ready")?;
+    if !new.bus().swap_turn(turn, Some(new.slot())) {
+        return give_back(new);
+    }
+    hit("replace.swapped")?;
+    let Some(role) = replaced else { return Ok(None) };
     // Relaxed: written by this very call.
     let epoch = new.role(role).epoch.load(Ordering::Relaxed);
-    Ok(Some(Joined { segment: new, role, epoch, predecessor: Some(old) }))
+    Ok(Some(Joined { segment: new, role, epoch }))
 }
 
-/// Finishes a replacement that somebody began: builds the new segment, replacing nobody. `me` is a
-/// role whose lock on the old segment this process holds itself.
-pub(super) fn complete(old: &Segment, name: &str, me: Option<Role>) -> Result<()> {
-    // pairs OPEN: acquire, so that what the token names is whole.
-    if old.header().fate.successor.load(Ordering::Acquire) == 0 {
-        let new = build_successor(old, name, me, None)?;
-        succeed(old, &new)?;
+/// Gives a slot back that will not count. Its memory is not mapped any more when its pages go.
+fn give_back(new: Segment) -> Result<Option<Joined>> {
+    let slot = new.slot();
+    let bus = new.unmap();
+    // One byte is held, so nobody has taken the slot; all of them, so nobody maps it.
+    if bus.try_lock(crate::segment::bytes_of(slot))? {
+        bus.wipe(slot)?;
     }
-    give_name(old)
+    Ok(None)
 }
 
-/// Seals, cuts and rebuilds.
-fn build_successor(
+/// Seals, cuts, and puts into the new slot what is unread and who is there.
+fn fill(
     old: &Segment,
-    name: &str,
-    me: Option<Role>,
+    new: &mut Segment,
+    turn: Turn,
     replaced: Option<Role>,
-) -> Result<Segment> {
-    // What takes long comes first: once it is sealed, everybody waits for the new segment.
-    barrier::register();
-    let new = Segment::build(&old.next_spec(name))?;
+    options: &Options,
+) -> Result<()> {
     seal(old)?;
-    let cut = choose_cut(old)?;
+    let cut = choose_cut(old, 2 + new.slot())?;
     for direction in Direction::BOTH {
         let ends = cut[direction as usize];
         new.ring(direction).rebuild(&old.ring(direction), ends.tail, ends.head)?;
     }
     hit("rebuild.copied")?;
+    // Relaxed: the new slot does not count yet.
+    new.page().lineage.store(old.lineage(), Ordering::Relaxed);
     for role in [Role::Master, Role::Slave] {
+        carry_over(old, new, role)?;
         if replaced == Some(role) {
-            succeed_in(old, &new, role)?;
-        } else {
-            carry_over(old, &new, role, me == Some(role))?;
+            let epoch = old.role(role).epoch.load(Ordering::Relaxed).wrapping_add(1);
+            enroll(new, role, epoch, options);
         }
     }
-    hit("rebuild.done")?;
-    Ok(new)
+    new.date(turn.next(Some(new.slot())));
+    hit("rebuild.done")
 }
 
-/// Stops everybody who uses the segment, at the end of the operation that they are in.
+/// Finishes a replacement that somebody began, replacing nobody.
+pub(super) fn complete(source: BusFile, turn: Turn, options: &Options) -> Result<()> {
+    replace(source, turn, None, options).map(|_| ())
+}
+
+/// Stops everybody who uses the slot, at the end of the operation that they are in.
 pub(super) fn seal(segment: &Segment) -> Result<()> {
-    let header = segment.header();
-    // Relaxed: a role that joins later sees the seal before it does anything.
-    let needs_heavy =
-        header.roles.iter().any(|role| role.capabilities.load(Ordering::Relaxed) & REGISTERED != 0);
-    if needs_heavy && !barrier::heavy() {
-        // Without it a seal could be overlooked; better not to begin.
-        let errno = libc::EPERM;
-        return Err(crate::sys::os_error(
-            "membarrier, needed to fence",
-            segment.path.display(),
-            errno,
-        ));
+    // Without the barrier a seal could be overlooked by those who count on it; better not to begin.
+    if !barrier::heavy() && is_barrier_needed(segment) {
+        return Err(cannot_seal(segment));
     }
-    // pairs SEAL: the heavy barrier below carries the order.
-    header.fate.sealed.store(SEALED, Ordering::Release);
+    // pairs SEAL: the fence and the heavy barrier below carry the order.
+    segment.page().fate.sealed.store(SEALED, Ordering::Release);
     hit("seal.begun")?;
     for direction in Direction::BOTH {
         let ring = segment.ring(direction);
@@ -122,29 +166,41 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
         ring.room_bell().set(SEALED_BIT);
     }
     hit("seal.rung")?;
+    // pairs SEAL: who takes a role meanwhile either sees the seal behind a fence of its own, or is
+    // seen below by what it said of itself before that fence.
     sync::fence(Ordering::SeqCst);
-    if needs_heavy && !barrier::heavy() {
-        return Err(crate::sys::os_error("membarrier", segment.path.display(), libc::EPERM));
+    if !barrier::heavy() && is_barrier_needed(segment) {
+        return Err(cannot_seal(segment));
     }
     for direction in Direction::BOTH {
-        let lines = segment.ring(direction);
-        futex::wake(lines.data_bell().0, i32::MAX);
-        futex::wake(lines.room_bell().0, i32::MAX);
+        let ring = segment.ring(direction);
+        futex::wake(ring.data_bell().0, i32::MAX);
+        futex::wake(ring.room_bell().0, i32::MAX);
     }
     Ok(())
 }
 
-/// The cut of a sealed segment: the one chosen before, or ours.
-pub(super) fn choose_cut(segment: &Segment) -> Result<[CutRing; 2]> {
-    let fate = &segment.header().fate;
+/// Whether somebody looks for the seal only behind a compiler's fence.
+fn is_barrier_needed(segment: &Segment) -> bool {
+    // Relaxed: ordered by the fence before the call that counts.
+    let lines = [Role::Master, Role::Slave].map(|role| segment.role(role));
+    lines.iter().any(|lines| lines.capabilities.load(Ordering::Relaxed) & REGISTERED != 0)
+}
+
+fn cannot_seal(segment: &Segment) -> Error {
+    let path = segment.facts().path.display();
+    crate::sys::os_error("membarrier, needed to fence", path, libc::EPERM)
+}
+
+/// The cut of a sealed slot: the one chosen before, or ours. The caller holds the lock to which the
+/// record belongs, and nobody else in its process uses it: so whoever wrote there before is gone,
+/// and will not choose it any more.
+pub(super) fn choose_cut(segment: &Segment, record: usize) -> Result<[CutRing; 2]> {
+    let fate = &segment.page().fate;
     if let Some(cut) = cut_of(segment) {
         return Ok(cut);
     }
-    // Relaxed: only hands out slots.
-    let slot = fate.cuts_taken.fetch_add(1, Ordering::Relaxed) as usize;
-    let Some(lines) = segment.header().cuts.get(slot) else {
-        return Err(Error::Corrupt { what: "a cut that nobody finishes" });
-    };
+    let lines = &segment.page().cuts[record];
     for direction in Direction::BOTH {
         let ring = segment.ring(direction);
         let head = ring.find_head(None)?;
@@ -159,24 +215,32 @@ pub(super) fn choose_cut(segment: &Segment) -> Result<[CutRing; 2]> {
     }
     hit("cut.noted")?;
     // pairs SEAL: released with the choice; who loses the swap uses the winner's.
-    let _ = fate.cut.compare_exchange(0, slot as u32 + 1, Ordering::AcqRel, Ordering::Acquire);
+    let _ = fate.cut.compare_exchange(0, record as u32 + 1, Ordering::AcqRel, Ordering::Acquire);
     futex::wake(&fate.cut, i32::MAX);
     hit("cut.chosen")?;
     cut_of(segment).ok_or(Error::Corrupt { what: "a cut without a place" })
 }
 
-/// The cut of a segment that this process is in. Whoever sealed it may have died: after a moment of
-/// courtesy this process chooses the cut itself.
-pub(crate) fn wait_for_cut(segment: &Segment) -> Result<[CutRing; 2]> {
-    let started = Instant::now();
+/// The cut of a slot in which this process has a role, and so a record. Whoever sealed it may have
+/// died: after a moment of courtesy this process chooses the cut itself.
+pub(super) fn wait_for_cut(segment: &Segment, role: Role) -> Result<[CutRing; 2]> {
+    let started = clock::Instant::now();
     while started.elapsed() < COURTESY {
         if let Some(cut) = cut_of(segment) {
             return Ok(cut);
         }
-        futex::wait(&segment.header().fate.cut, 0, Duration::from_millis(1));
+        if segment.bus().turn().is_retired() {
+            return Err(removed());
+        }
+        futex::wait(&segment.page().fate.cut, 0, Duration::from_millis(1));
     }
     seal(segment)?;
-    choose_cut(segment)
+    choose_cut(segment, usize::from(role == Role::Slave))
+}
+
+/// What is told of a bus that was removed under its endpoints.
+pub(super) fn removed() -> Error {
+    Error::Lost { what: "it was removed", unread: 0 }
 }
 
 fn store_cut(lines: &RingCut, cut: CutRing) {
@@ -192,10 +256,10 @@ fn store_cut(lines: &RingCut, cut: CutRing) {
 }
 
 /// The cut, if it was chosen.
-pub(super) fn cut_of(segment: &Segment) -> Option<[CutRing; 2]> {
+pub(crate) fn cut_of(segment: &Segment) -> Option<[CutRing; 2]> {
     // pairs SEAL: acquire, so that the slot is whole.
-    let chosen = segment.header().fate.cut.load(Ordering::Acquire);
-    let lines = segment.header().cuts.get((chosen as usize).checked_sub(1)?)?;
+    let chosen = segment.page().fate.cut.load(Ordering::Acquire);
+    let lines = segment.page().cuts.get((chosen as usize).checked_sub(1)?)?;
     let load = |word: &crate::sync::AtomicU64| word.load(Ordering::Relaxed);
     Some([0, 1].map(|index| {
         // Relaxed: behind the acquire above.
@@ -217,147 +281,125 @@ pub(super) fn cut_of(segment: &Segment) -> Option<[CutRing; 2]> {
     }))
 }
 
-/// Takes a role in the new segment, as the successor of its owner in the old one.
-fn succeed_in(old: &Segment, new: &Segment, role: Role) -> Result<()> {
-    copy_role(old.role(role), new.role(role));
-    lock::try_lock(new.fd(), byte_of(role))?;
-    // Relaxed: the seal keeps others from joining; see `try_join`.
-    enroll(new, role, old.role(role).epoch.load(Ordering::Relaxed).wrapping_add(1));
-    Ok(())
-}
-
-/// Keeps a role in the new segment for its owner in the old one.
-fn carry_over(old: &Segment, new: &Segment, role: Role, is_me: bool) -> Result<()> {
+/// Writes down in the new slot what the old one says of a role; if its owner lives the role is kept
+/// for it.
+fn carry_over(old: &Segment, new: &Segment, role: Role) -> Result<()> {
     let (from, to) = (old.role(role), new.role(role));
     copy_role(from, to);
-    let is_held = is_me || lock::is_locked_by_other(old.fd(), byte_of(role))?;
-    // Relaxed: the new segment is still private.
-    if is_held && from.state.load(Ordering::Relaxed) == ROLE_JOINED {
-        to.carried_ns.store(clock::boot_ns(), Ordering::Relaxed);
-        to.state.store(ROLE_MOVING, Ordering::Relaxed);
-    }
+    // Relaxed, here and below: the new slot does not count yet, and the old one is sealed.
+    let kept = match from.state.load(Ordering::Relaxed) {
+        ROLE_JOINED => Some(old.keeper(role)),
+        ROLE_MOVING => Keeper::from_word(from.keeper.load(Ordering::Relaxed)),
+        _ => return Ok(()),
+    };
+    let is_kept = new.bus().is_kept(kept)?;
+    let state = if is_kept { ROLE_MOVING } else { ROLE_JOINED };
+    to.keeper.store(kept.filter(|_| is_kept).map_or(0, Keeper::to_word), Ordering::Relaxed);
+    to.state.store(state, Ordering::Relaxed);
     Ok(())
 }
 
 fn copy_role(from: &RoleLines, to: &RoleLines) {
-    // Relaxed: the new segment is still private.
+    // Relaxed: the new slot does not count yet.
     let copy = |to: &crate::sync::AtomicU64, from: &crate::sync::AtomicU64| {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     };
     copy(&to.epoch, &from.epoch);
     copy(&to.start_time, &from.start_time);
     copy(&to.pid_ns, &from.pid_ns);
-    copy(&to.carried_ns, &from.carried_ns);
+    copy(&to.keeper, &from.keeper);
     copy(&to.beat, &from.beat);
     copy(&to.progress, &from.progress);
-    for (to, from) in
-        [(&to.pid, &from.pid), (&to.state, &from.state), (&to.capabilities, &from.capabilities)]
-    {
+    for (to, from) in [
+        (&to.pid, &from.pid),
+        (&to.state, &from.state),
+        (&to.capabilities, &from.capabilities),
+        (&to.wish, &from.wish),
+        (&to.beat_interval_us, &from.beat_interval_us),
+    ] {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
-/// Makes `new` the successor of `old`. False if there is one already.
-fn succeed(old: &Segment, new: &Segment) -> Result<bool> {
-    let token = random();
-    let temporary = temporary_path(&old.path, token);
-    if !new.publish(&temporary)? {
-        return Ok(false);
-    }
-    hit("succeed.linked")?;
-    let successor = &old.header().fate.successor;
-    // pairs OPEN: the temporary name leads to a whole segment before its token is known.
-    if successor.compare_exchange(0, token, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        shm::unlink(&temporary)?;
-        return Ok(false);
-    }
-    hit("succeed.chosen")?;
-    give_name(old)?;
-    hit("succeed.named")?;
-    Ok(true)
+/// What one attempt to move came to.
+pub(super) enum Move {
+    /// The place that was kept.
+    To(Segment),
+    /// The bus still counts the old slot, or somebody is in the way for a moment.
+    NotYet,
 }
 
-/// Gives the successor of a segment its name, if that was not done yet.
-pub(super) fn give_name(old: &Segment) -> Result<()> {
-    // pairs OPEN: as in `complete`.
-    let token = old.header().fate.successor.load(Ordering::Acquire);
-    if token == 0 || token == RETIRED {
+/// Takes the place that is kept for the owner of a role in the slot that counts now; never waits.
+pub(super) fn try_move(old: &Segment, options: &Options, role: Role, epoch: u64) -> Result<Move> {
+    let turn = old.bus().turn();
+    let Some(slot) = turn.slot() else { return Err(removed()) };
+    if turn == old.turn() {
+        return Ok(Move::NotYet);
+    }
+    let bus = BusFile::open(options)?.filter(|bus| bus.facts().id == old.facts().id);
+    let Some(bus) = bus else {
+        return Err(Error::Lost { what: "it was replaced, and its name is gone", unread: 0 });
+    };
+    let byte = byte_of(slot, role);
+    let is_ours = bus.try_lock(byte..byte + 1)?;
+    hit("move.locked")?;
+    // The lock first, the look afterwards, as in `try_join`.
+    if bus.turn() != turn {
+        return Ok(Move::NotYet);
+    }
+    if !is_ours {
+        let page = bus.look_at_page(slot)?;
+        check_kept(&page.roles[usize::from(role == Role::Slave)], old, role, epoch)?;
+        return Ok(Move::NotYet);
+    }
+    let new = bus.map_slot(slot)?;
+    check_kept(new.role(role), old, role, epoch)?;
+    enroll(&new, role, epoch, options);
+    hit("move.enrolled")?;
+    // pairs SEAL: as in `try_join`; the caller looks for the seal.
+    sync::fence(Ordering::SeqCst);
+    Ok(Move::To(new))
+}
+
+/// Whether a role is kept for its owner in an older slot.
+fn check_kept(lines: &RoleLines, old: &Segment, role: Role, epoch: u64) -> Result<()> {
+    // Relaxed: written before the slot came to count, or under the lock that this process holds now,
+    // or looked at again.
+    let is_kept = lines.state.load(Ordering::Relaxed) == ROLE_MOVING
+        && lines.epoch.load(Ordering::Relaxed) == epoch
+        && lines.keeper.load(Ordering::Relaxed) == old.keeper(role).to_word();
+    if is_kept {
         return Ok(());
     }
-    let temporary = temporary_path(&old.path, token);
-    match shm::facts_at(&old.path)? {
-        Some(facts) if facts.id == old.id => match shm::rename(&temporary, &old.path) {
-            // Somebody else did it.
-            Err(Error::Os { errno, .. }) if errno == libc::ENOENT => Ok(()),
-            done => done,
-        },
-        Some(_) => Ok(()),
-        None => match shm::rename_noreplace(&temporary, &old.path) {
-            Err(Error::Os { errno, .. }) if errno == libc::ENOENT => Ok(()),
-            done => done.map(|_| ()),
-        },
-    }
+    Err(Error::Fenced { role, by_pid: lines.pid.load(Ordering::Relaxed) })
 }
 
-/// Where the successor with this token lies until it gets its name. `~` is in no name.
-fn temporary_path(path: &Path, token: u64) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!("~{token:016x}"));
-    PathBuf::from(name)
-}
-
-/// Moves a living owner from a sealed segment to the one that replaced it.
+/// Moves a living owner from a sealed slot to the one that counts, and makes that one itself if
+/// nobody else does.
 pub(super) fn move_over(
     old: &Segment,
     options: &Options,
     role: Role,
     epoch: u64,
 ) -> Result<Segment> {
-    let started = Instant::now();
-    loop {
-        let waited = started.elapsed();
-        // pairs OPEN: as in `complete`.
-        let successor = old.header().fate.successor.load(Ordering::Acquire);
-        if successor == RETIRED {
-            return Err(Error::Lost { what: "it was removed" });
-        }
-        if successor != 0 || waited >= COURTESY {
-            complete(old, &options.name, Some(role))?;
-            if let Some(new) = try_move(old, options, role, epoch)? {
+    for _ in 0..MOVES_MOST {
+        let seen = old.bus().turn();
+        let patience = if seen == old.turn() { COURTESY } else { QUEUE };
+        let started = clock::Instant::now();
+        while old.bus().turn() == seen && started.elapsed() < patience {
+            if let Move::To(new) = try_move(old, options, role, epoch)? {
                 return Ok(new);
             }
+            clock::sleep(Duration::from_micros(50));
         }
-        if waited >= SEARCH {
-            return Err(Error::Lost { what: "its name leads to no segment that follows it" });
+        let Some(bus) = open_again(old.bus(), options)? else {
+            return Err(Error::Lost { what: "its name is gone while it is replaced", unread: 0 });
+        };
+        // Whoever began to replace the slot has died or was stopped; or somebody who was stopped is
+        // in the way in the slot that counts now. If it is another one by now, look there first.
+        if bus.turn() == seen {
+            complete(bus, seen, options)?;
         }
-        std::thread::sleep(Duration::from_micros(50));
     }
-}
-
-/// Takes the place that was kept in the new segment. `None` if it is not there, or busy.
-fn try_move(old: &Segment, options: &Options, role: Role, epoch: u64) -> Result<Option<Segment>> {
-    let Some(new) = crate::segment::attach_for(options, true)? else { return Ok(None) };
-    if new.lineage != old.lineage || new.generation <= old.generation {
-        return Ok(None);
-    }
-    let lines = new.role(role);
-    let fenced = || {
-        // Relaxed: for the text of the error.
-        let by_pid = lines.pid.load(Ordering::Relaxed);
-        // Relaxed: the epoch only grows, and whoever raised it holds or held the lock.
-        (lines.epoch.load(Ordering::Relaxed) != epoch).then_some(Error::Fenced { role, by_pid })
-    };
-    if let Some(error) = fenced() {
-        return Err(error);
-    }
-    hit("move.found")?;
-    if !lock::try_lock(new.fd(), byte_of(role))? {
-        return Ok(None);
-    }
-    hit("move.locked")?;
-    if let Some(error) = fenced() {
-        return Err(error);
-    }
-    enroll(&new, role, epoch);
-    Ok(Some(new))
+    Err(Error::Lost { what: "it is replaced again and again", unread: 0 })
 }

@@ -12,11 +12,11 @@ use super::calls::Call;
 use super::kernel::{Ino, Life, Node};
 use super::ledger::{StreamId, message};
 use super::random::Random;
-use super::scenario::{GROUP, OWNER, Part, Plan, Scenario};
+use super::scenario::{FRIEND, GROUP, OWNER, Part, Plan, Scenario};
 use super::sys::clock::sleep;
 use super::world::{Key, step, with};
 use crate::{
-    Batch, Direction, Endpoint, EntryKind, Error, Options, Overflow, Role, Takeover, inspect_in,
+    Batch, Cleanup, Direction, Endpoint, EntryKind, Error, Options, Overflow, Role, Takeover, inspect_in,
     list_in, remove_in,
 };
 
@@ -61,7 +61,9 @@ pub(super) fn options(scenario: &Scenario, name: &str, role: Role) -> Options {
         .write_timeout(short)
         .reconnect_interval(short)
         .reconnect_wait(short * 3)
-        .auto_cleanup(!scenario.keeps)
+        .cleanup(if scenario.keeps { Cleanup::Never } else { Cleanup::WhenRead })
+        .trust_user(OWNER)
+        .trust_user(FRIEND)
         .guard_sigbus(scenario.guards);
     options
 }
@@ -400,12 +402,9 @@ impl Player {
     }
 
     fn judge_open(&self, error: &Error) {
-        let has_other = self.plan.uid != OWNER;
         match error {
             Error::RoleTaken { .. } | Error::Timeout => {}
             Error::NotFound { .. } if !matches!(self.plan.part, Part::Master) => {}
-            // A stranger's file under the name.
-            Error::Access { .. } if has_other || self.scenario.has_foreign() => {}
             _ => self.judge(error, "opening", None),
         }
     }
@@ -419,7 +418,8 @@ impl Player {
             Error::Fenced { .. } => since_ns.is_none_or(|since| self.deserved_fence(since)),
             Error::Lost { .. } => scenario.can_lose() || self.was_closed(),
             Error::Os { .. } => self.was_refused() || self.was_closed(),
-            Error::Foreign { .. } | Error::Access { .. } => scenario.has_foreign(),
+            Error::Access { .. } => scenario.has_foreign() || self.was_refused(),
+            Error::Foreign { .. } => scenario.has_foreign(),
             Error::Corrupt { .. } | Error::Layout { .. } => scenario.has_vandal(),
             _ => false,
         };
@@ -494,7 +494,8 @@ impl Player {
     fn judge_look(&self, error: &Error, during: &str) {
         match error {
             Error::NotFound { .. } => {}
-            Error::Access { .. } if self.plan.uid != OWNER => {}
+            // Who looks trusts nobody but itself, and may not take away what is another's.
+            Error::Access { .. } if self.scenario.has_friend() => {}
             _ => self.judge(error, during, None),
         }
     }
@@ -605,5 +606,5 @@ fn role(is_slave: bool) -> Role {
 
 /// The group of every user here who has one.
 pub(super) fn group_of(uid: u32) -> u32 {
-    if uid == OWNER || uid == super::scenario::FRIEND { GROUP } else { uid }
+    if uid == OWNER || uid == FRIEND { GROUP } else { uid }
 }

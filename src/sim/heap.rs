@@ -46,7 +46,8 @@ thread_local! {
 pub(super) fn begin() {
     MINE.with(|arena| {
         if arena.base.get() == 0 {
-            let layout = Layout::from_size_align(ARENA, 4096).expect("a layout");
+            // Aligned to no more than all memory is, or the system would write zeros itself.
+            let layout = Layout::from_size_align(ARENA, GRAIN).expect("a layout");
             // SAFETY: the layout is not empty. Zeroed, so that the pages come when they are used.
             let base = unsafe { System.alloc_zeroed(layout) };
             assert!(!base.is_null(), "no address space for an arena");
@@ -117,6 +118,20 @@ unsafe impl GlobalAlloc for Heap {
             Ok(Some(piece)) => piece,
             // SAFETY: the caller's promise is passed on.
             _ => unsafe { System.alloc(layout) },
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let taken = MINE.try_with(|arena| arena.is_on.get().then(|| arena.take(layout)));
+        match taken {
+            Ok(Some(piece)) if !piece.is_null() => {
+                // SAFETY: a piece as long as asked for, which nobody else has.
+                unsafe { piece.write_bytes(0, layout.size()) };
+                piece
+            }
+            Ok(Some(none)) => none,
+            // SAFETY: the caller's promise is passed on.
+            _ => unsafe { System.alloc_zeroed(layout) },
         }
     }
 

@@ -15,7 +15,7 @@ mod memory;
 
 use std::collections::BTreeMap;
 
-pub(super) use memory::{Access, Fault, PAGE, Pages, address_of, place_of, prepare};
+pub(super) use memory::{Access, Fault, PAGE, Pages, place_of, prepare};
 
 /// An index into [`Kernel::inodes`]; never used twice in a schedule.
 pub(super) type Ino = usize;

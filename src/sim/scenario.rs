@@ -78,7 +78,7 @@ impl Scenario {
             is_overwritten: random.once_in(6),
             free_pages: random.one_of(&[20_000, 20_000, 20_000, 400]),
             keeps: random.once_in(8),
-            stale_ms: random.one_of(&[5, 10, 30]),
+            stale_ms: random.one_of(&[15, 30, 60]),
             has_barrier: !random.once_in(5),
             cores: if random.once_in(8) { 2 } else { 1 },
             guards: random.once_in(5),
@@ -138,6 +138,11 @@ impl Scenario {
             });
         }
         scenario
+    }
+
+    /// Whether two users share the bus.
+    pub fn has_friend(&self) -> bool {
+        self.mode != 0o600
     }
 
     pub fn has(&self, is_it: impl Fn(Part) -> bool) -> bool {

@@ -195,6 +195,8 @@ impl World {
         self.now_ns += self.chooser.step_ns;
         self.wall_ns += self.chooser.step_ns;
         self.chooser.coverage.count[call as usize] += 1;
+        let mixed = self.fingerprint ^ (current as u64) << 8 ^ call as u64 ^ self.now_ns << 16;
+        self.fingerprint = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         let task = &mut self.tasks[current];
         task.steps += 1;
         task.at = call;
@@ -379,9 +381,13 @@ impl World {
                 let place = call.refusals().iter().position(|&it| it == errno);
                 let Some(place) = place else { return Next::Go };
                 self.chooser.coverage.refusals[call as usize][place] += 1;
+                if let Some(actor) = self.actor_mut(process) {
+                    actor.was_refused = true;
+                }
                 return Next::Refuse(errno);
             }
             Event::Space(left, for_ns) => {
+                self.is_short = true;
                 let taken = self.kernel.free_pages.saturating_sub(left);
                 self.kernel.free_pages -= taken;
                 self.cast(Spell::Space(taken), for_ns);
@@ -390,16 +396,23 @@ impl World {
                 if let Some(victim) = self.process_of(actor, life) {
                     let before = self.kernel.processes[victim].fd_limit;
                     self.kernel.processes[victim].fd_limit = limit as usize;
+                    if let Some(actor) = self.actor_mut(victim) {
+                        actor.was_refused = true;
+                    }
                     self.cast(Spell::Descriptors(victim, before.max(64)), for_ns);
                 }
             }
             Event::ReadOnly(for_ns) => {
+                self.is_short = true;
                 self.kernel.is_read_only = true;
                 self.cast(Spell::ReadOnly, for_ns);
             }
             Event::ForbidBarrier(actor, life) => {
                 if let Some(victim) = self.process_of(actor, life) {
                     self.kernel.processes[victim].is_barrier_forbidden = true;
+                    if let Some(actor) = self.actor_mut(victim) {
+                        actor.was_refused = true;
+                    }
                 }
             }
             Event::Fork(is_bare, for_ns) => self.fork_idle(is_bare, for_ns),
@@ -423,6 +436,9 @@ impl World {
                 let fds: Vec<i32> = self.kernel.tables[table].fds.keys().copied().collect();
                 for fd in fds {
                     let _ = self.kernel.close(mine, fd);
+                }
+                if let Some(actor) = self.actor_mut(who.process) {
+                    actor.was_closed = true;
                 }
             }
         }
@@ -543,11 +559,12 @@ impl World {
 
     /// The task that runs now, if any can.
     fn pick(&mut self, last: usize) -> Option<usize> {
+        let wished = self.chooser.preferred.take();
         let can = |index: usize| {
             let task = &self.tasks[index];
             task.state == State::Ready && self.runs(task.process)
         };
-        let preferred = self.chooser.preferred.take().filter(|&index| can(index));
+        let preferred = wished.filter(|&index| can(index));
         let count = self.tasks.len();
         preferred.or_else(|| (1..=count).map(|step| (last + step) % count).find(|&it| can(it)))
     }
@@ -583,22 +600,23 @@ pub(super) fn run(director: &mut dyn Director) {
             Some(world.pick(last))
         });
         let Some(next) = next else { return };
-        report_ends(director);
+        if report_ends(director) {
+            continue;
+        }
         match next {
-            Some(index) if with(|world| world.tasks[index].state == State::Ready) => {
+            Some(index) => {
                 with(|world| world.slice_left = world.chooser.slice);
                 last = index;
                 resume(index);
             }
-            Some(_) => {}
             None if !pass_time() && !director.rest() => return,
             None => {}
         }
     }
 }
 
-/// Tells the director of each process that has ended.
-fn report_ends(director: &mut dyn Director) {
+/// Tells the director of a process that has ended; false if none has.
+fn report_ends(director: &mut dyn Director) -> bool {
     let ended = with(|world| {
         let kernel = &world.kernel;
         let news = world.actors.iter_mut().find(|actor| {
@@ -612,6 +630,7 @@ fn report_ends(director: &mut dyn Director) {
     if let Some(process) = ended {
         director.ended(process);
     }
+    ended.is_some()
 }
 
 /// Nobody can run: time goes on to where somebody can. False if nobody ever can.

@@ -13,6 +13,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use super::calls::Call;
 use super::kernel::{Access, Fault, Kernel, Life, ProcessId, TableId, Who};
+use super::ledger::Ledger;
 use super::schedule::{Chooser, Next};
 
 /// Bytes of stack of a task.
@@ -23,7 +24,7 @@ const STACK: usize = 256 << 10;
 pub(super) struct Key {
     pub actor: u8,
     pub life: u8,
-    pub thread: u8,
+    pub thread: u16,
 }
 
 /// What a task waits for.
@@ -70,15 +71,35 @@ pub(super) struct Actor {
     /// Dying, and what it holds is given back from then on.
     pub reap_at: u64,
     /// Threads that it has started besides its first.
-    pub threads: u8,
+    pub threads: u16,
     /// Nobody has been told of its end.
     pub is_news: bool,
     /// May be killed, stopped and refused things.
     pub is_fair_game: bool,
+    /// The system refused it something out of the blue, and its descriptors were closed.
+    pub was_refused: bool,
+    pub was_closed: bool,
+    /// Removes buses, whatever is unread.
+    pub may_remove: bool,
+    /// When its background thread ran last, and the long times in which it did not.
+    pub ran_at: u64,
+    pub silences: Vec<(u64, u64)>,
+}
+
+/// Shorter times without a beat are not kept.
+const SILENCE: u64 = 2_000_000;
+
+impl Actor {
+    /// The longest time without a step of the background thread that ended after `since`.
+    pub fn longest_silence(&self, since: u64, now: u64) -> u64 {
+        let ended = self.silences.iter().filter(|(_, end)| *end >= since);
+        ended.map(|(from, end)| end - from).chain([now - self.ran_at]).max().unwrap_or(0)
+    }
 }
 
 pub(super) struct World {
     pub kernel: Kernel,
+    pub ledger: Ledger,
     pub chooser: Chooser,
     pub tasks: Vec<Task>,
     pub actors: Vec<Actor>,
@@ -88,10 +109,14 @@ pub(super) struct World {
     pub wall_ns: u64,
     pub steps: u64,
     pub slice_left: u32,
+    /// Of all steps so far: the same schedule has the same.
+    pub fingerprint: u64,
     pub failure: Option<String>,
     pub is_verbose: bool,
     pub random_state: u64,
     pub cores: usize,
+    /// Memory was short, or the file system read-only, for somebody at some time.
+    pub is_short: bool,
 }
 
 thread_local! {
@@ -248,6 +273,7 @@ impl World {
         kernel.processes[harness].is_foreign = true;
         World {
             kernel,
+            ledger: Ledger::default(),
             slice_left: chooser.slice,
             chooser,
             tasks: Vec::new(),
@@ -256,10 +282,12 @@ impl World {
             now_ns: 1_000_000_000_000,
             wall_ns: 1_700_000_000_000_000_000,
             steps: 0,
+            fingerprint: 0,
             failure: None,
             is_verbose: false,
             random_state: 1,
             cores: 1,
+            is_short: false,
         }
     }
 
@@ -306,15 +334,21 @@ impl World {
             threads: 0,
             is_news: true,
             is_fair_game,
+            was_refused: false,
+            was_closed: false,
+            may_remove: false,
+            ran_at: self.now_ns,
+            silences: Vec::new(),
         });
         self.add_task(key, process, table, main);
     }
 
     /// A further thread of the current process.
     pub fn start_thread(&mut self, main: Box<dyn FnOnce()>) {
-        let who = self.who();
+        let (who, now_ns) = (self.who(), self.now_ns);
         let actor = self.actor_mut(who.process).expect("only actors have threads");
         actor.threads += 1;
+        actor.ran_at = now_ns;
         let key = Key { thread: actor.threads, ..actor.key };
         self.add_task(key, who.process, who.table, main);
     }
@@ -364,6 +398,20 @@ impl World {
         self.actors.iter_mut().find(|actor| actor.process == process)
     }
 
+    /// A task runs now, or ran until now.
+    fn note_run(&mut self, index: usize) {
+        let (now, process) = (self.now_ns, self.tasks[index].process);
+        if self.tasks[index].key.thread == 0 {
+            return;
+        }
+        if let Some(actor) = self.actor_mut(process) {
+            let from = std::mem::replace(&mut actor.ran_at, now);
+            if now - from > SILENCE {
+                actor.silences.push((from, now));
+            }
+        }
+    }
+
     pub fn process_of(&self, actor: u8, life: u8) -> Option<ProcessId> {
         let of = |it: &&Actor| it.key.actor == actor && it.key.life == life;
         self.actors.iter().find(of).map(|actor| actor.process)
@@ -376,6 +424,7 @@ impl World {
             return;
         }
         self.kernel.processes[process].life = Life::Dying;
+        self.ledger.died(process);
         for task in self.tasks.iter_mut().filter(|task| task.process == process) {
             task.state = State::Over;
         }
@@ -436,10 +485,14 @@ impl World {
 pub(super) fn resume(index: usize) {
     let mut coroutine = with(|world| {
         world.current = Some(index);
+        world.note_run(index);
         world.tasks[index].coroutine.take().expect("a task that is not over")
     });
     let result = coroutine.resume(());
-    with(|world| world.current = None);
+    with(|world| {
+        world.note_run(index);
+        world.current = None;
+    });
     match result {
         CoroutineResult::Yield(()) => {
             with(|world| world.tasks[index].coroutine = Some(coroutine));

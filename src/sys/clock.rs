@@ -1,7 +1,11 @@
-//! The clocks, in nanoseconds.
+//! The clocks, in nanoseconds, and sleeping by them.
 //!
 //! Decisions use [`monotonic_ns`], which stands still while the machine sleeps and never jumps.
 //! [`wall_ns`] is for people and must never decide anything.
+
+pub(crate) use std::time::Instant;
+
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -15,15 +19,15 @@ pub(crate) fn wall_ns() -> u64 {
     read(ClockId::CLOCK_REALTIME)
 }
 
-/// Time since the machine was started, its sleep included.
-pub(crate) fn boot_ns() -> u64 {
-    read(ClockId::CLOCK_BOOTTIME)
+/// Does nothing for this long, or a little longer.
+pub(crate) fn sleep(time: Duration) {
+    std::thread::sleep(time);
 }
 
 // Seconds have another width on other machines.
 #[allow(clippy::unnecessary_cast)]
 fn read(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock).expect("these three clocks are part of every Linux");
+    let now = clock_gettime(clock).expect("both clocks are part of every Linux");
     (now.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec() as u64)
 }
 
@@ -35,11 +39,10 @@ mod tests {
 
     #[test]
     fn they_advance_and_count_nanoseconds() {
-        let (awake, boot) = (monotonic_ns(), boot_ns());
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        assert!(monotonic_ns() - awake >= 2_000_000);
-        assert!(boot_ns() - boot >= 2_000_000);
-        assert!(boot_ns() >= awake, "sleep only adds");
+        let (ours, start) = (monotonic_ns(), Instant::now());
+        sleep(Duration::from_millis(2));
+        assert!(monotonic_ns() - ours >= 2_000_000);
+        assert!(start.elapsed() >= Duration::from_millis(2));
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! What `fork` must not carry over: handles, descriptors, and the belief that threads exist.
 //!
 //! A page that the kernel wipes in every child holds the *generation* of this process. A handle
-//! remembers the generation it was born in; one load tells whether it is still at home. A list of
-//! descriptors is closed in the child at once, because they would keep the parent's locks alive.
+//! remembers the generation it was born in; one load tells whether it is still at home. The
+//! descriptors that are open at the moment of the fork are listed, and closed in the child at once,
+//! because they would keep the parent's locks alive.
 //!
 //! What runs in the child between `fork` and the return must never allocate, free or lock: other
 //! threads may have held any lock of the C library when they ceased to exist. The only lock here
-//! is our own, which the forking thread itself takes before the fork.
+//! is our own, which the forking thread itself takes before the fork. And it must never close a
+//! number without looking what it is: a host may have closed ours and opened something of its own.
 //!
-//! Hazards: a bare `clone` system call runs no handlers, so there only the generation works. A
-//! thread that holds [`Hold`] must not fork.
+//! Hazards: a bare `clone` system call runs no handlers, so there only the generation works, and
+//! what was open in that moment stays open in the child. A signal handler must not fork, which
+//! POSIX does not allow either: it may have come between two halves of a change to the list.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -25,7 +30,7 @@ use super::futex;
 // --- generations ----------------------------------------------------------------------------
 
 /// The process in which something was made.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Birth {
     word: &'static AtomicU32,
     generation: u32,
@@ -47,8 +52,15 @@ impl Birth {
 }
 
 /// The number of this process among its ancestors; never 0, never that of an ancestor.
-pub(crate) fn generation() -> u32 {
+pub(super) fn generation() -> u32 {
     claim(word())
+}
+
+/// Whether this process has that number. For signal handlers: two loads, and nothing is set up.
+pub(super) fn is_generation(generation: u32) -> bool {
+    let word = WORD.load(Ordering::Acquire);
+    // SAFETY: not null, so `set_up` published it; it is never given back.
+    !word.is_null() && unsafe { &*word }.load(Ordering::Relaxed) == generation
 }
 
 /// The generation in the word, a new one if the word is wiped.
@@ -123,70 +135,86 @@ fn unmap(word: *mut AtomicU32) {
 
 // --- what the child does at once ------------------------------------------------------------
 
-/// Closes this descriptor in every child, right after the fork. The library opens and lists in one
-/// step, under [`hold`].
-#[cfg(test)]
-fn close_after_fork(fd: RawFd) {
-    hold().close_after_fork(fd);
+/// A descriptor, and the file that it must still be for us to close it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) fd: RawFd,
+    pub(super) dev: u64,
+    pub(super) ino: u64,
 }
 
-/// Takes a descriptor off the list. Before it is closed, or a child would close whatever has its
-/// number then.
-pub(crate) fn forget(fd: RawFd) {
-    hold().forget(fd);
+impl Listed {
+    /// Closes it, if the number still is this file. Allowed between `fork` and the return.
+    pub(super) fn close(self) {
+        if self.is_ours() {
+            // SAFETY: a number of this very file; ours, as far as anybody can tell.
+            unsafe { libc::close(self.fd) };
+        }
+    }
+
+    // The widths of these fields differ between machines: a cast here is lossless there.
+    #[allow(clippy::unnecessary_cast)]
+    fn is_ours(self) -> bool {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: the call writes a whole record, or says that it did not.
+        if unsafe { libc::fstat(self.fd, stat.as_mut_ptr()) } != 0 {
+            return false;
+        }
+        // SAFETY: written, as just checked.
+        let stat = unsafe { stat.assume_init() };
+        (stat.st_dev as u64, stat.st_ino as u64) == (self.dev, self.ino)
+    }
 }
 
-/// Runs this in every child, once the descriptors are closed; it replaces the hook before. The
-/// hook must do only what a signal handler may.
-pub(crate) fn on_child(hook: fn()) {
-    hold().list().hook = Some(hook);
-}
-
-struct List {
-    fds: Vec<RawFd>,
-    hook: Option<fn()>,
-}
-
-/// The list and the lock that guards it: 0 free, 1 held.
+/// The list and the lock that guards it: 0 free, else the generation of the process that holds it.
 struct Guarded {
     lock: AtomicU32,
-    list: UnsafeCell<List>,
+    list: UnsafeCell<Vec<Listed>>,
 }
 
 // SAFETY: the list is reached only through a `Hold`, or by the forking thread, which holds the
 // lock; so by one thread at a time.
 unsafe impl Sync for Guarded {}
 
-static GUARDED: Guarded = Guarded {
-    lock: AtomicU32::new(0),
-    list: UnsafeCell::new(List { fds: Vec::new(), hook: None }),
-};
+static GUARDED: Guarded = Guarded { lock: AtomicU32::new(0), list: UnsafeCell::new(Vec::new()) };
+
+thread_local! {
+    /// How many times this thread has the lock. Without a destructor, so that it can be looked at
+    /// in a child and in a thread that ends.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
 
 /// As long as it lives no other thread forks. For opening and listing a descriptor, or taking it
-/// off and closing it, in one step.
-pub(crate) struct Hold(());
+/// off and closing it, in one step. A thread may have several, one within the other.
+pub(crate) struct Hold(PhantomData<*const ()>);
 
 /// Keeps forks away until the result is dropped.
 pub(crate) fn hold() -> Hold {
     install_handlers();
     lock();
-    Hold(())
+    Hold(PhantomData)
 }
 
 impl Hold {
-    /// As the function of this name.
-    pub(crate) fn close_after_fork(&mut self, fd: RawFd) {
-        self.list().fds.push(fd);
+    /// Closes this descriptor in every child, right after the fork.
+    pub(super) fn list(&mut self, listed: Listed) {
+        self.with_list(|list| list.push(listed));
     }
 
-    /// As the function of this name.
-    pub(crate) fn forget(&mut self, fd: RawFd) {
-        self.list().fds.retain(|&listed| listed != fd);
+    /// Takes a descriptor off the list, before it is closed. Only one of several that look the
+    /// same: a thread with descriptors of its own uses the same numbers again.
+    pub(super) fn unlist(&mut self, listed: Listed) {
+        self.with_list(|list| {
+            if let Some(at) = list.iter().position(|one| *one == listed) {
+                list.swap_remove(at);
+            }
+        });
     }
 
-    fn list(&mut self) -> &mut List {
-        // SAFETY: this `Hold` has the lock, and is borrowed for as long as the list is.
-        unsafe { &mut *GUARDED.list.get() }
+    fn with_list<T>(&mut self, change: impl FnOnce(&mut Vec<Listed>) -> T) -> T {
+        // SAFETY: this thread has the lock as long as `self` lives, and no two references exist in
+        // it: the functions above do not call each other.
+        change(unsafe { &mut *GUARDED.list.get() })
     }
 }
 
@@ -196,17 +224,48 @@ impl Drop for Hold {
     }
 }
 
-/// A lock of our own: the child may open it although another thread's memory says it was taken
+/// A lock of our own: a child may take it although another thread's memory says it was taken
 /// before the fork, which no lock of the standard library allows.
 fn lock() {
-    while GUARDED.lock.swap(1, Ordering::Acquire) != 0 {
-        futex::wait(&GUARDED.lock, 1, Duration::from_millis(10));
+    if DEPTH.get() == 0 {
+        let ours = generation();
+        loop {
+            let free = GUARDED.lock.compare_exchange(0, ours, Ordering::Acquire, Ordering::Relaxed);
+            match free {
+                Ok(_) => break,
+                Err(holder) if holder == ours => {
+                    futex::wait(&GUARDED.lock, ours, Duration::from_millis(10));
+                }
+                Err(ancestor) => {
+                    if take_from_ancestor(ancestor, ours) {
+                        break;
+                    }
+                }
+            }
+        }
     }
+    DEPTH.set(DEPTH.get() + 1);
+}
+
+/// In the child of a bare `clone`: who had the lock in the parent does not exist here. It may have
+/// been in the middle of a change, so its list is leaked as it is.
+fn take_from_ancestor(ancestor: u32, ours: u32) -> bool {
+    let taken =
+        GUARDED.lock.compare_exchange(ancestor, ours, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    if taken {
+        // SAFETY: this thread has the lock. The old value is overwritten without being dropped.
+        unsafe { GUARDED.list.get().write(Vec::new()) };
+    }
+    taken
 }
 
 fn unlock() {
-    GUARDED.lock.store(0, Ordering::Release);
-    futex::wake(&GUARDED.lock, 1);
+    let depth = DEPTH.get() - 1;
+    DEPTH.set(depth);
+    if depth == 0 {
+        GUARDED.lock.store(0, Ordering::Release);
+        futex::wake(&GUARDED.lock, 1);
+    }
 }
 
 fn install_handlers() {
@@ -237,39 +296,48 @@ extern "C" fn after_in_child() {
     }
     // SAFETY: `before` locked in the thread that forked, the only one that exists here.
     let list = unsafe { &mut *GUARDED.list.get() };
-    for &fd in &list.fds {
-        // SAFETY: listed as the parent's, so that nothing in this process may use it.
-        unsafe { libc::close(fd) };
-    }
-    list.fds.clear(); // keeps its memory: freeing is not allowed here
-    let hook = list.hook;
-    GUARDED.lock.store(0, Ordering::Release); // nobody can wait here, so there is no one to wake
-    if let Some(hook) = hook {
-        hook();
-    }
+    list.iter().for_each(|listed| listed.close());
+    list.clear(); // keeps its memory: freeing is not allowed here
+    // Nobody can wait here, so there is no one to wake. The child is a new process and the thread
+    // in it a new one: should it have forked under a `Hold`, it still has it.
+    let depth = DEPTH.get() - 1;
+    DEPTH.set(depth);
+    let holder = if depth == 0 { 0 } else { generation() };
+    GUARDED.lock.store(holder, Ordering::Release);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::OpenOptions;
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::thread;
 
-    use nix::sys::signal::{Signal, kill};
-    use nix::sys::wait::waitpid;
-
-    use super::super::testing::{child_agrees, idle_child, unnamed};
-    use super::super::{lock as record, process};
+    use super::super::testing::{bare_child_agrees, child_agrees, give_number};
     use super::*;
+
+    /// A descriptor of an open file that is not listed by anybody else.
+    fn some_file(path: &str) -> (File, Listed) {
+        let file = File::open(path).unwrap();
+        let facts = file.metadata().unwrap();
+        let listed = Listed { fd: file.as_raw_fd(), dev: facts.dev(), ino: facts.ino() };
+        (file, listed)
+    }
+
+    fn is_open(fd: RawFd) -> bool {
+        // SAFETY: asks only whether the number is in use.
+        unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+    }
 
     /// Runs `check` while another thread takes and gives back the lock as fast as it can.
     fn while_others_work(check: impl FnOnce()) {
         let stop = AtomicBool::new(false);
+        let nothing = Listed { fd: -7, dev: 0, ino: 0 };
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    close_after_fork(-7);
-                    forget(-7);
+                    hold().list(nothing);
+                    hold().unlist(nothing);
                 }
             });
             check();
@@ -283,10 +351,12 @@ mod tests {
         while_others_work(|| {
             for _ in 0..20 {
                 assert!(child_agrees(|| {
+                    let stranger = !is_generation(ours.generation);
                     let childs = Birth::now();
-                    let apart = !ours.is_here() && childs.is_here();
+                    let apart = stranger && !ours.is_here() && childs.is_here();
                     // A grandchild tells both apart, and from itself.
                     apart
+                        && is_generation(childs.generation)
                         && childs.generation > ours.generation
                         && child_agrees(|| {
                             !childs.is_here() && !ours.is_here() && Birth::now().is_here()
@@ -295,6 +365,7 @@ mod tests {
             }
         });
         assert!(ours.is_here());
+        assert!(is_generation(ours.generation));
         assert_eq!(ours.generation, generation());
         assert_ne!(ours.generation, 0);
     }
@@ -311,56 +382,79 @@ mod tests {
 
     #[test]
     fn a_listed_descriptor_is_closed_in_the_child_and_a_forgotten_one_is_not() {
-        let (listed, forgotten) = (unnamed(4096), unnamed(4096));
-        let open = |file: &std::fs::File| {
-            // SAFETY: asks only whether the number is in use.
-            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) != -1 }
-        };
-        close_after_fork(listed.as_raw_fd());
-        close_after_fork(forgotten.as_raw_fd());
-        forget(forgotten.as_raw_fd());
+        let ((_kept, listed), (_gone, forgotten)) = (some_file("/dev/null"), some_file("/"));
+        hold().list(listed);
+        hold().list(forgotten);
+        hold().unlist(forgotten);
         while_others_work(|| {
             assert!(child_agrees(|| {
                 // The list is empty in the child, and its lock is free.
-                !open(&listed) && open(&forgotten) && hold().list().fds.is_empty()
+                let empty = hold().with_list(|list| list.is_empty());
+                !is_open(listed.fd) && is_open(forgotten.fd) && empty
             }));
         });
-        assert!(open(&listed), "the parent keeps its own");
-        forget(listed.as_raw_fd());
+        assert!(is_open(listed.fd), "the parent keeps its own");
+        hold().unlist(listed);
     }
 
-    /// The reason for the list: while the child lives, the parent's lock must be able to end.
+    /// A host closed every descriptor, ours too, and opened a file of its own: its child needs it.
     #[test]
-    fn a_living_child_does_not_keep_the_parents_lock() {
-        let ours = unnamed(4096);
-        let path = format!("/proc/self/fd/{}", ours.as_raw_fd());
-        let other = OpenOptions::new().read(true).write(true).open(path).unwrap();
-        close_after_fork(ours.as_raw_fd());
-        assert!(record::try_lock(ours.as_fd(), 0).unwrap());
-        let child = idle_child();
-        let mut hold = hold();
-        hold.forget(ours.as_raw_fd());
-        drop(ours);
-        drop(hold);
-        // A child that did not close it would keep the lock for as long as it sleeps. One that a
-        // test beside this one forked closes it too, but perhaps only a moment later.
-        let deadline = super::super::clock::monotonic_ns() + 5_000_000_000;
-        while record::is_locked_by_other(other.as_fd(), 0).unwrap() {
-            assert!(super::super::clock::monotonic_ns() < deadline, "the child kept the lock");
-            thread::yield_now();
-        }
-        assert!(process::start_time(child.as_raw() as u32) > 0);
-        kill(child, Signal::SIGKILL).unwrap();
-        waitpid(child, None).unwrap();
+    fn a_number_that_is_another_file_by_now_is_left_alone() {
+        let ((_ours, listed), (theirs, _)) = (some_file("/dev/null"), some_file("/"));
+        hold().list(listed);
+        give_number(&theirs, listed.fd);
+        assert!(child_agrees(|| is_open(listed.fd)));
+        listed.close();
+        assert!(is_open(listed.fd));
+        hold().unlist(listed);
     }
 
-    static HOOK_RAN_IN: AtomicU32 = AtomicU32::new(0);
+    #[test]
+    fn only_one_of_two_that_look_the_same_is_forgotten() {
+        let (_file, listed) = some_file("/dev/null");
+        hold().list(listed);
+        hold().list(listed);
+        hold().unlist(listed);
+        assert!(child_agrees(|| !is_open(listed.fd)));
+        hold().unlist(listed);
+        assert!(child_agrees(|| is_open(listed.fd)));
+    }
 
     #[test]
-    fn the_hook_runs_in_the_child_only() {
-        // `getpid` is allowed where a hook runs; it is what proves where that was.
-        on_child(|| HOOK_RAN_IN.store(process::pid(), Ordering::Relaxed));
-        assert!(child_agrees(|| HOOK_RAN_IN.load(Ordering::Relaxed) == process::pid()));
-        assert_eq!(HOOK_RAN_IN.load(Ordering::Relaxed), 0);
+    fn holds_nest_and_a_child_of_the_holder_has_its_own() {
+        let outer = hold();
+        drop(hold());
+        assert_ne!(GUARDED.lock.load(Ordering::Relaxed), 0, "the inner one ended, not the outer");
+        assert!(child_agrees(|| {
+            let still_held = GUARDED.lock.load(Ordering::Relaxed) == generation();
+            drop(hold());
+            still_held && DEPTH.get() == 1
+        }));
+        drop(outer);
+    }
+
+    /// The handlers did not run, and the thread that holds the lock does not exist there.
+    #[test]
+    fn a_bare_clone_does_not_wait_for_a_thread_it_does_not_have() {
+        let held = AtomicBool::new(false);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _hold = hold();
+                held.store(true, Ordering::Release);
+                while !done.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+            });
+            while !held.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            let agrees = bare_child_agrees(|| {
+                drop(hold());
+                GUARDED.lock.load(Ordering::Relaxed) == 0
+            });
+            done.store(true, Ordering::Release);
+            assert!(agrees);
+        });
     }
 }

@@ -31,15 +31,14 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Duration) -> bool {
 }
 
 /// Wakes up to `count` sleepers; how many it were.
-pub(crate) fn wake(word: &AtomicU32, count: i32) -> usize {
+pub(crate) fn wake(word: &AtomicU32, count: i32) -> i32 {
     // SAFETY: waking uses the address only to find the sleepers.
     let woken = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
-    usize::try_from(woken).unwrap_or(0)
+    i32::try_from(woken).unwrap_or(0).max(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
     use std::sync::atomic::Ordering;
     use std::thread;
     use std::time::Instant;
@@ -63,8 +62,8 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_through_another_mapping() {
         let file = unnamed(4096);
-        let here = Mapping::shared(file.as_fd(), 4096, true).unwrap();
-        let there = Mapping::shared(file.as_fd(), 4096, true).unwrap();
+        let here = Mapping::shared(&file, 0, 4096, true).unwrap();
+        let there = Mapping::shared(&file, 0, 4096, true).unwrap();
         // SAFETY: mapped, aligned to a page, and used only through atomics while `here` lives.
         let mine = unsafe { AtomicU32::from_ptr(here.as_ptr().cast()) };
         // SAFETY: as above, with `there`.

@@ -1,46 +1,49 @@
 //! The memory of a segment.
 //!
 //! It must never hand out a reference or a slice: the peer writes these bytes at any time, so the
-//! only thing that leaves is a raw pointer, valid as long as the [`Mapping`] is.
+//! only thing that leaves is a raw pointer, valid as long as the [`Mapping`] is. And it must never
+//! be in a forked child: a mapping holds the open file like a descriptor does, and with it the
+//! locks, so that in a child it would keep its dead parent alive.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
-use super::{name_of, os_error, shm};
+use super::fork::{self, Birth};
+use super::os_error;
+use super::shm::File;
 use crate::error::{Error, Result};
 
-/// A shared mapping of a file, unmapped when dropped.
+/// A shared mapping of a file, unmapped when dropped. In a forked child it is nowhere, and whatever
+/// may lie at its address there is not ours: dropping it does nothing.
 pub(crate) struct Mapping {
-    raw: MmapRaw,
+    raw: ManuallyDrop<MmapRaw>,
+    birth: Birth,
     writable: bool,
     device: u64,
     object: String,
 }
 
 impl Mapping {
-    /// Maps the first `len` bytes of a file.
-    pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize, writable: bool) -> Result<Self> {
-        let object = name_of(fd);
-        let device = shm::facts(fd)?.id.dev;
+    /// Maps `len` bytes of a file from `off` on, which must be a multiple of the page size.
+    pub(crate) fn shared(file: &File, off: u64, len: usize, writable: bool) -> Result<Self> {
+        let object = file.name();
         let mut options = MmapOptions::new();
-        options.len(len);
-        let number = fd.as_raw_fd();
+        options.offset(off).len(len);
+        // No fork between the mapping and the word that keeps it out of children.
+        let _hold = fork::hold();
+        let number = file.fd()?.as_raw_fd();
         let mapped =
             if writable { options.map_raw(number) } else { options.map_raw_read_only(number) };
-        match mapped {
-            Ok(raw) => Ok(Mapping { raw, writable, device, object }),
-            Err(error) => Err(io_error("mmap", &object, &error)),
-        }
-    }
-
-    /// Leaves it out of every child that is forked from now on. A mapping holds the open file like a
-    /// descriptor does, and with it the locks: in a child it would keep its dead parent alive.
-    pub(crate) fn keep_from_children(&self) -> Result<()> {
-        self.advise(Advice::DontFork)
+        let raw = mapped.map_err(|error| io_error("mmap", &object, &error))?;
+        let (raw, birth, device) = (ManuallyDrop::new(raw), Birth::now(), file.id().dev);
+        let mapping = Mapping { raw, birth, writable, device, object };
+        mapping.advise(Advice::DontFork)?;
+        Ok(mapping)
     }
 
     /// Where it begins; a multiple of the page size.
@@ -82,6 +85,15 @@ impl Mapping {
     }
 }
 
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.birth.is_here() {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.raw) };
+        }
+    }
+}
+
 fn io_error(operation: &'static str, object: &str, error: &io::Error) -> Error {
     // memmap2 refuses a length beyond the address space by itself, without a number.
     os_error(operation, object, error.raw_os_error().unwrap_or(libc::EINVAL))
@@ -116,34 +128,70 @@ fn mount_option(mounts: &str, device: u64) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::num::NonZeroUsize;
     use std::os::unix::fs::FileExt;
 
-    use super::super::testing::unnamed;
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+
+    use super::super::shm;
+    use super::super::testing::{bare_child_agrees, child_agrees, std_file, unnamed};
     use super::*;
 
     #[test]
     fn what_is_written_to_the_file_is_in_the_memory() {
-        let file = unnamed(8192);
-        let map = Mapping::shared(file.as_fd(), 8192, true).unwrap();
+        let file = unnamed(3 * 4096);
+        let map = Mapping::shared(&file, 4096, 8192, true).unwrap();
         assert_eq!(map.len(), 8192);
         assert_eq!(map.as_ptr() as usize % 4096, 0);
-        file.write_all_at(b"x", 5000).unwrap();
+        let bytes = std_file(&file);
+        bytes.write_all_at(b"x", 4096 + 5000).unwrap();
         let place = map.as_ptr().wrapping_add(5000);
         // SAFETY: mapped, and written by nobody else now.
         assert_eq!(unsafe { place.read_volatile() }, b'x');
         // SAFETY: as above, and mapped writable.
         unsafe { place.write_volatile(b'y') };
         let mut back = [0];
-        file.read_exact_at(&mut back, 5000).unwrap();
+        bytes.read_exact_at(&mut back, 4096 + 5000).unwrap();
         assert_eq!(&back, b"y");
+    }
+
+    /// Whether something is mapped there.
+    fn is_mapped(place: *mut u8) -> bool {
+        // SAFETY: asks only whether the page is mapped.
+        unsafe { libc::msync(place.cast(), 4096, libc::MS_ASYNC) == 0 }
+    }
+
+    #[test]
+    fn a_child_has_neither_the_memory_nor_the_end_of_it() {
+        let file = unnamed(4096);
+        for writable in [true, false] {
+            let mut map = ManuallyDrop::new(Mapping::shared(&file, 0, 4096, writable).unwrap());
+            let place = map.as_ptr();
+            let mut check = || {
+                let was_there = is_mapped(place);
+                // The child maps something of its own there, which dropping must leave alone.
+                let access = ProtFlags::PROT_READ;
+                let kind = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
+                let (at, page) = (NonZeroUsize::new(place.addr()), NonZeroUsize::MIN);
+                // SAFETY: refused if anything is there.
+                let own = unsafe { mmap_anonymous(at, page, access, kind) };
+                // SAFETY: once in this process, which then ends.
+                unsafe { ManuallyDrop::drop(&mut map) };
+                !was_there && own.is_ok() && is_mapped(place)
+            };
+            assert!(child_agrees(&mut check), "writable: {writable}");
+            assert!(bare_child_agrees(&mut check), "writable: {writable}");
+            assert!(is_mapped(place), "the parent keeps its own");
+            // SAFETY: the first time in this process.
+            unsafe { ManuallyDrop::drop(&mut map) };
+        }
     }
 
     #[test]
     fn every_page_can_be_touched_beforehand() {
         let file = unnamed(1 << 20);
         for writable in [true, false] {
-            let map = Mapping::shared(file.as_fd(), 1 << 20, writable).unwrap();
+            let map = Mapping::shared(&file, 0, 1 << 20, writable).unwrap();
             assert_eq!(resident(&map), 0, "writable: {writable}");
             map.prefault().unwrap();
             assert_eq!(resident(&map), 1 << 10, "writable: {writable}");
@@ -161,14 +209,13 @@ mod tests {
 
     #[test]
     fn a_wrong_length_names_the_file() {
-        let file = std::fs::File::open("/proc/self/stat").unwrap();
-        let Err(Error::Os { operation, object, .. }) = Mapping::shared(file.as_fd(), 4096, true)
-        else {
+        let path = "/proc/self/stat";
+        let file = shm::open(path.as_ref(), false).unwrap().unwrap();
+        let Err(Error::Os { operation, object, .. }) = Mapping::shared(&file, 0, 4096, true) else {
             panic!("mapped a file of /proc");
         };
-        assert_eq!(operation, "mmap");
-        assert!(object.ends_with("/stat"), "{object}");
-        assert!(Mapping::shared(file.as_fd(), usize::MAX, true).is_err());
+        assert_eq!((operation, object.as_str()), ("mmap", path));
+        assert!(Mapping::shared(&file, 0, usize::MAX, true).is_err());
     }
 
     #[test]

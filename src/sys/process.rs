@@ -1,18 +1,18 @@
 //! Who a process is.
 //!
-//! Numbers for people to read, and a descriptor that becomes readable when a process ends. It
-//! must never be asked whether a process is alive: numbers are used again, and mean something
-//! else in another namespace. `lock.rs` answers that.
+//! Numbers and names for people to read, and what each process has once. It must never be asked
+//! whether a process is alive: numbers are used again, and mean something else in another
+//! namespace. `lock.rs` answers that.
 
 use std::fs;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::marker::PhantomData;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, User, geteuid};
 
-use super::fork;
+use super::fork::{self, Birth};
 
 /// Where the start time is in `/proc/<pid>/stat`: field 22, counted from 1, and the name in
 /// parentheses is field 2.
@@ -30,8 +30,13 @@ pub(crate) fn effective_uid() -> u32 {
     geteuid().as_raw()
 }
 
+/// The name of a user; `None` if nobody has this number.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)
+}
+
 /// When a process was started, in clock ticks since the machine was; 0 if it is not known.
-pub(crate) fn start_time(pid: u32) -> u64 {
+fn start_time(pid: u32) -> u64 {
     fs::read(format!("/proc/{pid}/stat")).ok().and_then(|stat| start_in(&stat)).unwrap_or(0)
 }
 
@@ -91,43 +96,68 @@ impl Remembered {
     }
 }
 
-/// A descriptor that stands for a process. Should it be closed behind our back and its number used
-/// again, it is left alone.
-pub(crate) struct PidFd(ManuallyDrop<OwnedFd>);
-
-impl AsFd for PidFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+/// A number that nobody else has; never 0.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u64(super::clock::monotonic_ns() ^ u64::from(pid()) << 40);
+    hasher.finish().max(1)
 }
 
-impl Drop for PidFd {
-    fn drop(&mut self) {
-        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
-        let is_ours = fs::read_link(path).is_ok_and(|link| link.ends_with("anon_inode:[pidfd]"));
-        if is_ours {
-            // SAFETY: dropped once, here, and not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.0) };
+/// A static of which each process has its own. The first to ask in a process makes it, and it is
+/// never dropped. A forked child makes a fresh one: locks in the parent's may be held for ever
+/// there, by threads that do not exist.
+pub(crate) struct Local<T: 'static> {
+    made: AtomicPtr<Made<T>>,
+    make: fn() -> T,
+    /// The pointer alone would let any `T` be shared.
+    shares: PhantomData<T>,
+}
+
+struct Made<T> {
+    birth: Birth,
+    value: T,
+}
+
+impl<T: Send + Sync> Local<T> {
+    /// One that `make` makes. Threads that ask at the same time may each make one; all but one are
+    /// dropped, and seen by nobody.
+    pub(crate) const fn new(make: fn() -> T) -> Self {
+        Local { made: AtomicPtr::new(ptr::null_mut()), make, shares: PhantomData }
+    }
+
+    /// This process's own.
+    pub(crate) fn get(&'static self) -> &'static T {
+        // Acquire, with the release below: what is behind the pointer is whole.
+        let mut found = self.made.load(Ordering::Acquire);
+        loop {
+            // SAFETY: null, or published below and never freed.
+            match unsafe { found.as_ref() } {
+                Some(made) if made.birth.is_here() => return &made.value,
+                _ => {}
+            }
+            let fresh = Made { birth: Birth::now(), value: (self.make)() };
+            let fresh = Box::into_raw(Box::new(fresh));
+            let swapped =
+                self.made.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire);
+            match swapped {
+                Ok(_) => found = fresh,
+                Err(other) => {
+                    // SAFETY: made by `Box::into_raw` a moment ago and shown to nobody.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    found = other;
+                }
+            }
         }
     }
 }
 
-/// A descriptor, closed on exec, that becomes readable when the process ends; `None` if there is
-/// no such process here or the kernel has no such call.
-pub(crate) fn open_pidfd(pid: u32) -> Option<PidFd> {
-    let pid = libc::pid_t::try_from(pid).ok()?;
-    // SAFETY: two integers; the call touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0)?;
-    // SAFETY: just made, and nobody else knows it.
-    Some(PidFd(ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) })))
-}
-
 #[cfg(test)]
 mod tests {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use std::sync::Mutex;
+    use std::thread;
 
-    use super::super::testing::child_agrees;
+    use super::super::testing::{bare_child_agrees, child_agrees};
     use super::*;
 
     #[test]
@@ -158,13 +188,47 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_stands_for_a_process() {
-        let fd = open_pidfd(pid()).expect("this process is there");
-        let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())).unwrap();
-        assert_eq!(link.to_str(), Some("anon_inode:[pidfd]"), "or it would never be closed");
-        let flags = fcntl(fd.as_fd(), FcntlArg::F_GETFD).unwrap();
-        assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
-        assert!(open_pidfd(0).is_none());
-        assert!(open_pidfd(u32::MAX).is_none());
+    fn users_have_names() {
+        assert_eq!(user_name(0).as_deref(), Some("root"));
+        assert_eq!(user_name(u32::MAX - 7), None);
+    }
+
+    #[test]
+    fn what_runs_is_told_from_what_ran() {
+        assert!(is_running(pid(), own_start_time()));
+        assert!(!is_running(pid(), own_start_time() + 1), "the number was used again");
+        assert!(!is_running(u32::MAX, 0));
+    }
+
+    #[test]
+    fn threads_share_one() {
+        static NUMBERS: Local<AtomicU32> = Local::new(AtomicU32::default);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| NUMBERS.get().fetch_add(1, Ordering::Relaxed));
+            }
+        });
+        assert_eq!(NUMBERS.get().load(Ordering::Relaxed), 8);
+    }
+
+    /// The parent's is locked at the moment of the fork, and nobody in the child will open it.
+    #[test]
+    fn a_child_has_its_own_and_the_parent_keeps_its() {
+        static NUMBER: Local<Mutex<u32>> = Local::new(Mutex::default);
+        let mut ours = NUMBER.get().lock().unwrap();
+        *ours = 5;
+        let check = || {
+            let fresh = NUMBER.get().try_lock().map(|mut number| {
+                *number += 1;
+                *number
+            });
+            let again = *NUMBER.get().lock().unwrap();
+            fresh.is_ok_and(|number| number == 1) && again == 1
+        };
+        assert!(child_agrees(check));
+        assert!(bare_child_agrees(check));
+        assert_eq!(*ours, 5);
+        drop(ours);
+        assert_eq!(*NUMBER.get().lock().unwrap(), 5);
     }
 }

@@ -1,12 +1,14 @@
 //! Files in shared memory: made whole without a name, named in one step, opened without surprise.
 //!
 //! It must never follow a symbolic link at the end of a path, never block on a FIFO, never leave
-//! a sparse file (its missing pages would be a SIGBUS much later), and never look inside.
+//! a sparse file (its missing pages would be a SIGBUS much later), and never look inside. And it
+//! must never use or close a descriptor without looking whether the number still is this file: a
+//! host program may close all that it did not open itself, and open something else.
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{self, AT_FDCWD, AtFlags, FallocateFlags, OFlag};
@@ -14,7 +16,8 @@ use nix::sys::stat::{self, FileStat, Mode, SFlag};
 use nix::sys::statvfs::fstatvfs;
 use nix::{NixPath, unistd};
 
-use super::{name_of, os_error, repeat};
+use super::fork::{self, Birth, Listed};
+use super::{os_error, repeat};
 use crate::error::{Error, Result};
 
 /// How much is allocated in one call. tmpfs undoes an interrupted call completely, so one call for
@@ -50,6 +53,8 @@ pub(crate) struct FileFacts {
     pub id: FileId,
     /// Its length in bytes.
     pub size: u64,
+    /// How many bytes of memory it takes.
+    pub allocated: u64,
     /// Its permission bits, without the kind.
     pub mode: u32,
     /// The user who owns it.
@@ -69,6 +74,7 @@ impl From<FileStat> for FileFacts {
         FileFacts {
             id: FileId { dev: stat.st_dev as u64, ino: stat.st_ino as u64 },
             size: stat.st_size as u64,
+            allocated: stat.st_blocks as u64 * 512, // whatever the size of a block
             mode: stat.st_mode as u32 & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -87,12 +93,93 @@ fn kind_of(mode: libc::mode_t) -> Kind {
     }
 }
 
-/// The facts of an open file.
-pub(crate) fn facts(fd: BorrowedFd<'_>) -> Result<FileFacts> {
-    match repeat(|| stat::fstat(fd)) {
-        Ok(stat) => Ok(stat.into()),
-        Err(errno) => Err(os_error("fstat", name_of(fd), errno as i32)),
+// --- an open file ---------------------------------------------------------------------------
+
+/// A file that is open for a moment: as long as it takes to lock, map and look at it. Closed when
+/// dropped, and in every forked child at once.
+#[derive(Debug)]
+pub(crate) struct File {
+    fd: RawFd,
+    id: FileId,
+    birth: Birth,
+    path: PathBuf,
+}
+
+impl File {
+    /// Opens and lists it in one step, so that no child is forked in between.
+    fn open(path: &Path, flags: OFlag) -> nix::Result<File> {
+        let mut hold = fork::hold();
+        let owner_only = Mode::S_IRUSR | Mode::S_IWUSR;
+        let fd = repeat(|| fcntl::open(path, flags | OFlag::O_CLOEXEC, owner_only))?;
+        let fd = beyond_standard(fd)?;
+        let id = FileFacts::from(repeat(|| stat::fstat(&fd))?).id;
+        let file = File { fd: fd.into_raw_fd(), id, birth: Birth::now(), path: path.to_owned() };
+        hold.list(file.listed());
+        Ok(file)
     }
+
+    fn listed(&self) -> Listed {
+        Listed { fd: self.fd, dev: self.id.dev, ino: self.id.ino }
+    }
+
+    /// Which file it is.
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// What to call it in an error: where it was opened or, without a name, made.
+    pub(super) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// That `operation` on it failed.
+    pub(super) fn error(&self, operation: &'static str, errno: Errno) -> Error {
+        os_error(operation, self.name(), errno as i32)
+    }
+
+    /// Its descriptor; an error if the number is not this file any more.
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>> {
+        self.look().map(|(fd, _)| fd)
+    }
+
+    fn look(&self) -> Result<(BorrowedFd<'_>, FileFacts)> {
+        // SAFETY: at worst it is another file's number, or none's; then only this call sees it.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        match repeat(|| stat::fstat(fd)).map(FileFacts::from) {
+            Ok(facts) if self.birth.is_here() && facts.id == self.id => Ok((fd, facts)),
+            Ok(_) => Err(self.error("fstat", Errno::EBADF)),
+            Err(errno) => Err(self.error("fstat", errno)),
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // In a child the list has closed it, and the number may be another handle's.
+        if self.birth.is_here() {
+            let mut hold = fork::hold();
+            hold.unlist(self.listed());
+            self.listed().close();
+        }
+    }
+}
+
+/// Moves a descriptor out of the three standard places. A host that closed them may still print, and
+/// would print into the file.
+fn beyond_standard(fd: OwnedFd) -> nix::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    const FIRST: RawFd = 3;
+    if fd.as_raw_fd() >= FIRST {
+        return Ok(fd);
+    }
+    let moved = repeat(|| fcntl::fcntl(&fd, fcntl::FcntlArg::F_DUPFD_CLOEXEC(FIRST)))?;
+    // SAFETY: just made, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+}
+
+/// The facts of an open file.
+pub(crate) fn facts(file: &File) -> Result<FileFacts> {
+    file.look().map(|(_, facts)| facts)
 }
 
 /// The facts of whatever has this name, a symbolic link being itself; `None` if nothing has it.
@@ -104,67 +191,121 @@ pub(crate) fn facts_at(path: &Path) -> Result<Option<FileFacts>> {
     }
 }
 
-/// The first `len` bytes of a file, or as many as it has.
-pub(crate) fn read_start(fd: BorrowedFd<'_>, len: usize) -> Result<Vec<u8>> {
+/// The `len` bytes of a file from `off` on, or as many as it has.
+pub(crate) fn read_at(file: &File, off: u64, len: usize) -> Result<Vec<u8>> {
+    let fd = file.fd()?;
     let mut bytes = vec![0; len];
     let mut filled = 0;
     while filled < len {
-        match nix::sys::uio::pread(fd, &mut bytes[filled..], filled as i64) {
+        let at = off.checked_add(filled as u64).and_then(|at| i64::try_from(at).ok());
+        let at = at.ok_or_else(|| file.error("pread", Errno::EOVERFLOW))?;
+        match nix::sys::uio::pread(fd, &mut bytes[filled..], at) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(os_error("pread", name_of(fd), errno as i32)),
+            Err(errno) => return Err(file.error("pread", errno)),
         }
     }
     bytes.truncate(filled);
     Ok(bytes)
 }
 
-/// A new file in `dir` that has no name yet, all of its `size` bytes allocated and zero, with
-/// exactly the permissions `mode`.
-pub(crate) fn create_unnamed(dir: &Path, size: u64, mode: u32) -> Result<OwnedFd> {
-    if i64::try_from(size).is_err() {
-        return Err(path_error("fallocate", dir, Errno::EFBIG));
-    }
-    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    let owner_only = Mode::S_IRUSR | Mode::S_IWUSR;
-    let fd = repeat(|| fcntl::open(dir, flags, owner_only))
+/// A new file in `dir` that has no name yet and no bytes, with exactly the permissions `mode`.
+pub(crate) fn create_unnamed(dir: &Path, mode: u32) -> Result<File> {
+    let file = File::open(dir, OFlag::O_TMPFILE | OFlag::O_RDWR)
         .map_err(|errno| path_error("open", dir, errno))?;
     // Said again and not only at the creation, where the umask would take bits away.
     let exact = Mode::from_bits_truncate(mode as libc::mode_t);
-    repeat(|| stat::fchmod(&fd, exact)).map_err(|errno| path_error("fchmod", dir, errno))?;
-    allocate(&fd, size).map_err(|errno| path_error("fallocate", dir, errno))?;
-    Ok(fd)
+    let fd = file.fd()?;
+    repeat(|| stat::fchmod(fd, exact)).map_err(|errno| file.error("fchmod", errno))?;
+    Ok(file)
 }
 
-/// Gives an empty file all its pages, so that a full file system is met here and not in use.
-fn allocate(fd: &OwnedFd, size: u64) -> nix::Result<()> {
-    refuse_hopeless(fd, size)?;
-    let mut done = 0;
-    loop {
-        let piece = (size - done).min(PIECE);
-        let (from, len) = (done as libc::off_t, piece as libc::off_t);
-        repeat(|| fcntl::fallocate(fd, FallocateFlags::empty(), from, len))?;
-        done += piece;
-        if done == size {
-            return Ok(());
+// --- its memory -----------------------------------------------------------------------------
+
+/// Gives these bytes all their pages, so that a full file system is met here and not in use, and
+/// makes the file long enough for them. What they held must not be needed any more: if there is no
+/// room for all of them, they are all given back and the file stays as long as it was.
+pub(crate) fn allocate(file: &File, off: u64, len: u64) -> Result<()> {
+    let (fd, facts) = file.look()?;
+    let end = off.checked_add(len).filter(|&end| i64::try_from(end).is_ok());
+    let end = end.ok_or_else(|| refused(file, len, Errno::EFBIG, None))?;
+    // The kernel would say it with a signal that kills, SIGXFSZ.
+    if let Some(limit) = file_size_limit().filter(|&limit| end > facts.size && end > limit) {
+        return Err(refused(file, len, Errno::EFBIG, Some(format!("a limit of {limit}"))));
+    }
+    if let Some(free) = free_bytes(fd).filter(|&free| len > free) {
+        // What can never fit must not fill the whole memory, piece by piece, before it fails.
+        return Err(refused(file, len, Errno::ENOSPC, Some(format!("{free} free"))));
+    }
+    match allocate_pieces(fd, off, end) {
+        Ok(()) => Ok(()),
+        Err(errno) => {
+            let _ = punch(file, off, len);
+            let free = free_bytes(fd).map(|free| format!("{free} free"));
+            Err(refused(file, len, errno, free))
         }
     }
 }
 
-/// What can never fit must not fill the whole memory, piece by piece, before it fails.
-// These fields have another width on other machines.
-#[allow(clippy::unnecessary_cast)]
-fn refuse_hopeless(fd: &OwnedFd, size: u64) -> nix::Result<()> {
-    let room = repeat(|| fstatvfs(fd))?;
-    let free = (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64);
-    let limited = room.blocks() != 0; // a tmpfs may be without a limit
-    if limited && size > free { Err(Errno::ENOSPC) } else { Ok(()) }
+fn allocate_pieces(fd: BorrowedFd<'_>, off: u64, end: u64) -> nix::Result<()> {
+    let call = |flags, from: u64, len: u64| {
+        repeat(|| fcntl::fallocate(fd, flags, from as libc::off_t, len as libc::off_t))
+    };
+    let mut done = off;
+    loop {
+        let piece = (end - done).min(PIECE);
+        call(FallocateFlags::FALLOC_FL_KEEP_SIZE, done, piece)?;
+        done += piece;
+        if done == end {
+            break;
+        }
+    }
+    // The length last, so that no byte within it is ever without its page.
+    call(FallocateFlags::empty(), end - 1, 1)
 }
 
+fn refused(file: &File, len: u64, errno: Errno, room: Option<String>) -> Error {
+    let room = room.map_or(String::new(), |room| format!(", {room}"));
+    let object = format!("{} ({len} bytes needed{room})", file.path.display());
+    os_error("fallocate", object, errno as i32)
+}
+
+/// How long a file of this process may become.
+// The field has another width on other machines.
+#[allow(clippy::unnecessary_cast)]
+fn file_size_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the record, which lives across it.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    (asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
+}
+
+/// How many bytes the file system has left; `None` if that is not known, or has no end.
+// These fields have another width on other machines.
+#[allow(clippy::unnecessary_cast)]
+fn free_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
+    let room = repeat(|| fstatvfs(fd)).ok()?;
+    let free = (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64);
+    (room.blocks() != 0).then_some(free) // a tmpfs may be without a limit
+}
+
+/// Gives the pages of these bytes back; they read as zeros then. The length stays.
+pub(crate) fn punch(file: &File, off: u64, len: u64) -> Result<()> {
+    let place = libc::off_t::try_from(off).ok().zip(libc::off_t::try_from(len).ok());
+    let (from, len) = place.ok_or_else(|| file.error("fallocate", Errno::EFBIG))?;
+    let (fd, hole) =
+        (file.fd()?, FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE);
+    repeat(|| fcntl::fallocate(fd, hole, from, len)).map_err(|errno| file.error("fallocate", errno))
+}
+
+// --- names ----------------------------------------------------------------------------------
+
 /// Gives a file without a name its name; `false` if something else has that name.
-pub(crate) fn link_unnamed(fd: BorrowedFd<'_>, path: &Path) -> Result<bool> {
-    let through_proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
+pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<bool> {
+    let fd = file.fd()?;
+    // Not `/proc/self`, which shows the main thread's descriptors: this thread may have its own.
+    let through_proc = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
     let follow = AtFlags::AT_SYMLINK_FOLLOW;
     let linked =
         match repeat(|| unistd::linkat(AT_FDCWD, through_proc.as_str(), AT_FDCWD, path, follow)) {
@@ -178,20 +319,21 @@ pub(crate) fn link_unnamed(fd: BorrowedFd<'_>, path: &Path) -> Result<bool> {
 }
 
 /// Opens the file of this name; `None` if nothing has it. What it is must still be looked at.
-pub(crate) fn open(path: &Path, writable: bool) -> Result<Option<OwnedFd>> {
+pub(crate) fn open(path: &Path, writable: bool) -> Result<Option<File>> {
     let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-    let safely = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    match repeat(|| fcntl::open(path, access | safely, Mode::empty())) {
-        Ok(fd) => Ok(Some(fd)),
+    let safely = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    match File::open(path, access | safely) {
+        Ok(file) => Ok(Some(file)),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(path_error("open", path, errno)),
     }
 }
 
-/// Moves a name, replacing what has the new one.
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    repeat(|| fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to))
-        .map_err(|errno| path_error("rename", to, errno))
+/// Opens what a link of `/proc` leads to.
+#[cfg(test)]
+pub(super) fn open_through(path: &Path, writable: bool) -> File {
+    let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    File::open(path, access).expect("it opens")
 }
 
 /// Moves a name; `false`, and nothing done, if something has the new one.
@@ -243,11 +385,13 @@ fn path_error(operation: &'static str, path: &Path, errno: Errno) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use nix::sys::signal::{self, SigHandler, Signal};
+
+    use super::super::testing::{bare_child_agrees, child_agrees, give_number, std_file, unnamed};
     use super::*;
 
     const SHM: &str = "/dev/shm";
@@ -284,53 +428,183 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_is_whole_and_has_no_name() {
+    fn a_new_file_is_empty_and_has_no_name() {
         let room = Room::new();
-        let size = 2 * PIECE + 4096;
-        let fd = create_unnamed(&room.0, size, 0o660).unwrap();
-        let stat = stat::fstat(&fd).unwrap();
-        assert!(stat.st_blocks as u64 * 512 >= size, "sparse: {} blocks", stat.st_blocks);
-        let facts = facts(fd.as_fd()).unwrap();
-        assert_eq!((facts.size, facts.mode, facts.links), (size, 0o660, 0));
+        let file = create_unnamed(&room.0, 0o660).unwrap();
+        let facts = facts(&file).unwrap();
+        assert_eq!((facts.size, facts.allocated), (0, 0));
+        assert_eq!((facts.mode, facts.links), (0o660, 0));
         assert_eq!((facts.kind, facts.uid), (Kind::Regular, unistd::geteuid().as_raw()));
         assert!(names_in(&room.0).unwrap().is_empty());
     }
 
     #[test]
+    fn what_is_allocated_is_there_and_what_is_punched_is_not() {
+        let file = create_unnamed(SHM.as_ref(), 0o600).unwrap();
+        let first = 2 * PIECE + 4096;
+        allocate(&file, 0, first).unwrap();
+        allocate(&file, first, 4096).unwrap();
+        let whole = facts(&file).unwrap();
+        assert_eq!(whole.size, first + 4096);
+        assert!(whole.allocated >= whole.size, "sparse: {} bytes", whole.allocated);
+        unistd::write(file.fd().unwrap(), b"x").unwrap();
+        punch(&file, 0, first).unwrap();
+        let rest = facts(&file).unwrap();
+        assert_eq!((rest.size, rest.allocated), (whole.size, 4096));
+        assert_eq!(read_at(&file, 0, 3).unwrap(), [0; 3]);
+        assert_eq!(read_at(&file, whole.size - 2, 10).unwrap(), [0; 2], "the file ends there");
+    }
+
+    #[test]
     fn sizes_that_cannot_be_are_refused() {
-        let dir = Path::new(SHM);
-        assert_eq!(errno_of(create_unnamed(dir, i64::MAX as u64 + 1, 0o600)), libc::EFBIG);
-        assert_eq!(errno_of(create_unnamed(dir, 0, 0o600)), libc::EINVAL);
-        assert_eq!(errno_of(create_unnamed(dir, 1 << 60, 0o600)), libc::ENOSPC);
+        let file = create_unnamed(SHM.as_ref(), 0o600).unwrap();
+        assert_eq!(errno_of(allocate(&file, 4096, i64::MAX as u64)), libc::EFBIG);
+        assert_eq!(errno_of(allocate(&file, u64::MAX, 1)), libc::EFBIG);
+        assert_eq!(errno_of(allocate(&file, 0, 0)), libc::EINVAL);
+        let Err(Error::Os { object, errno, .. }) = allocate(&file, 0, 1 << 60) else {
+            panic!("that much room");
+        };
+        assert_eq!(errno, libc::ENOSPC);
+        let free = free_bytes(file.fd().unwrap()).map(|free| free.to_string().len());
+        let said = object.strip_prefix("/dev/shm (1152921504606846976 bytes needed, ");
+        let said = said.and_then(|rest| rest.strip_suffix(" free)")).expect(&object);
+        assert!(said.len().abs_diff(free.unwrap()) <= 1, "{object}");
+    }
+
+    /// A limit on the size of files is an error, not the signal that kills.
+    #[test]
+    fn a_limit_of_the_process_is_an_error() {
+        let file = unnamed(8192);
+        assert!(child_agrees(|| {
+            let file = again_in_child(&file);
+            // SAFETY: the default action, which is to kill.
+            unsafe { signal::signal(Signal::SIGXFSZ, SigHandler::SigDfl) }.unwrap();
+            let limit = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+            // SAFETY: reads the record, which lives across the call.
+            unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+            errno_of(allocate(&file, 8192, 4096)) == libc::EFBIG
+                && errno_of(allocate(&file, 0, 8192)) == 0
+        }));
+    }
+
+    /// The parent's handle does nothing in a child, which has closed it.
+    fn again_in_child(file: &File) -> File {
+        assert_eq!(errno_of(facts(file)), libc::EBADF);
+        let file = create_unnamed(SHM.as_ref(), 0o600).unwrap();
+        allocate(&file, 0, 8192).unwrap();
+        file
     }
 
     #[test]
     fn a_name_is_given_once() {
         let room = Room::new();
         let (first, second) =
-            (create_unnamed(&room.0, 1, 0o600), create_unnamed(&room.0, 1, 0o600));
-        let (first, second, path) = (first.unwrap(), second.unwrap(), room.at("name"));
-        assert!(link_unnamed(first.as_fd(), &path).unwrap());
-        assert!(!link_unnamed(second.as_fd(), &path).unwrap());
+            (create_unnamed(&room.0, 0o600).unwrap(), create_unnamed(&room.0, 0o600).unwrap());
+        let path = room.at("name");
+        assert!(link_unnamed(&first, &path).unwrap());
+        assert!(!link_unnamed(&second, &path).unwrap());
         let found = facts_at(&path).unwrap().unwrap();
-        assert_eq!(found.id, facts(first.as_fd()).unwrap().id);
+        assert_eq!(found.id, facts(&first).unwrap().id);
         assert_eq!(names_in(&room.0).unwrap(), ["name"]);
         let nowhere = room.at("missing/name");
-        assert_eq!(errno_of(link_unnamed(second.as_fd(), &nowhere)), libc::ENOENT);
+        assert_eq!(errno_of(link_unnamed(&second, &nowhere)), libc::ENOENT);
+    }
+
+    fn is_open(fd: RawFd) -> bool {
+        // SAFETY: asks only whether the number is in use.
+        unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
     }
 
     #[test]
-    fn renaming_replaces_only_when_told() {
+    fn a_file_is_closed_when_dropped_and_in_children() {
+        // In a child, where no other test takes the number.
+        assert!(child_agrees(|| {
+            let file = unnamed(4096);
+            let fd = file.fd;
+            let not_in_child = child_agrees(|| !is_open(fd));
+            drop(file);
+            not_in_child && !is_open(fd)
+        }));
+    }
+
+    /// A host closed every descriptor, ours too, and opened a file of its own, which got the number.
+    #[test]
+    fn a_number_that_the_host_uses_now_is_left_alone() {
+        let (file, hosts) = (unnamed(4096), std::fs::File::open("/").unwrap());
+        let fd = file.fd;
+        give_number(&hosts, fd);
+        let errors = [allocate(&file, 0, 4096), punch(&file, 0, 4096), facts(&file).map(drop)];
+        for refused in errors {
+            assert_eq!(errno_of(refused), libc::EBADF);
+        }
+        assert_eq!(errno_of(super::super::map::Mapping::shared(&file, 0, 4096, true)), libc::EBADF);
+        assert_eq!(errno_of(link_unnamed(&file, "/dev/shm/never".as_ref())), libc::EBADF);
+        assert!(child_agrees(|| is_open(fd)), "the child keeps it");
+        drop(file);
+        assert!(is_open(fd), "the host keeps it");
+        unistd::close(fd).unwrap();
+    }
+
+    #[test]
+    fn the_parents_file_does_nothing_in_a_child() {
+        let mut file = std::mem::ManuallyDrop::new(unnamed(4096));
+        assert!(child_agrees(|| {
+            let own = unnamed(4096);
+            // SAFETY: once in this process, which then ends.
+            unsafe { std::mem::ManuallyDrop::drop(&mut file) };
+            is_open(own.fd)
+        }));
+        assert!(bare_child_agrees(|| errno_of(facts(&file)) == libc::EBADF));
+        // SAFETY: the first time in this process.
+        unsafe { std::mem::ManuallyDrop::drop(&mut file) };
+    }
+
+    /// A daemon closes them, and its prints must not go into a bus.
+    #[test]
+    fn the_standard_numbers_are_never_used() {
+        assert!(child_agrees(|| {
+            for fd in 0..3 {
+                // SAFETY: this child does not use them.
+                unsafe { libc::close(fd) };
+            }
+            let file = unnamed(4096);
+            file.fd >= 3 && !(0..3).any(is_open) && errno_of(facts(&file)) == 0
+        }));
+    }
+
+    #[test]
+    fn a_thread_with_descriptors_of_its_own_names_its_own_file() {
+        let room = Room::new();
+        let path = room.at("name");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(super::super::thread::own_descriptors());
+                let file = create_unnamed(&room.0, 0o600).unwrap();
+                assert!(link_unnamed(&file, &path).unwrap());
+                assert_eq!(facts_at(&path).unwrap().unwrap().id, file.id);
+                drop(file);
+                assert_eq!(
+                    std_file(&open(&path, true).unwrap().unwrap()).metadata().unwrap().len(),
+                    0
+                );
+            });
+        });
+    }
+
+    #[test]
+    fn renaming_replaces_nothing() {
         let room = Room::new();
         let (a, b, c) = (room.at("a"), room.at("b"), room.at("c"));
         std::fs::write(&a, "a").unwrap();
         std::fs::write(&b, "b").unwrap();
         assert!(!rename_noreplace(&a, &b).unwrap());
         assert!(rename_noreplace(&a, &c).unwrap());
-        rename(&c, &b).unwrap();
-        assert_eq!(std::fs::read(&b).unwrap(), b"a");
-        assert_eq!(facts_at(&c).unwrap(), None);
-        assert_eq!(errno_of(rename(&c, &b)), libc::ENOENT);
+        assert_eq!(
+            (std::fs::read(&c).unwrap(), std::fs::read(&b).unwrap()),
+            (b"a".into(), b"b".into())
+        );
+        assert_eq!(facts_at(&a).unwrap(), None);
+        assert_eq!(errno_of(rename_noreplace(&a, &c)), libc::ENOENT);
     }
 
     #[test]
@@ -351,7 +625,7 @@ mod tests {
         assert_eq!(refused, path_error("open", &room.at("link"), Errno::ELOOP));
         unistd::mkfifo(&room.at("fifo"), Mode::S_IRWXU).unwrap();
         let fifo = open(&room.at("fifo"), false).unwrap().unwrap();
-        assert_eq!(facts(fifo.as_fd()).unwrap().kind, Kind::Other);
+        assert_eq!(facts(&fifo).unwrap().kind, Kind::Other);
         assert_eq!(facts_at(&room.at("link")).unwrap().unwrap().kind, Kind::Symlink);
         assert_eq!(facts_at(&room.0).unwrap().unwrap().kind, Kind::Directory);
     }
@@ -360,9 +634,9 @@ mod tests {
     fn read_only_is_read_only() {
         let room = Room::new();
         std::fs::write(room.at("a"), "a").unwrap();
-        let fd = open(&room.at("a"), false).unwrap().unwrap();
-        assert_eq!(unistd::write(&fd, b"x"), Err(Errno::EBADF));
-        let fd = open(&room.at("a"), true).unwrap().unwrap();
-        assert_eq!(unistd::write(&fd, b"x"), Ok(1));
+        let file = open(&room.at("a"), false).unwrap().unwrap();
+        assert_eq!(unistd::write(file.fd().unwrap(), b"x"), Err(Errno::EBADF));
+        let file = open(&room.at("a"), true).unwrap().unwrap();
+        assert_eq!(unistd::write(file.fd().unwrap(), b"x"), Ok(1));
     }
 }

@@ -93,7 +93,7 @@ impl Reader {
                 return Err(trouble);
             }
         }
-        Err(Error::Lost { what: REPLACED_TOO_OFTEN })
+        Err(Error::Lost { what: REPLACED_TOO_OFTEN, unread: 0 })
     }
 
     /// Copies waiting messages and passes them without telling anybody. Gives where they began.

@@ -47,11 +47,13 @@ pub(in crate::sim) fn prepare() {
     if BASE.get() != 0 {
         return;
     }
-    let layout = std::alloc::Layout::from_size_align(BUFFER * BUFFERS, BUFFER).expect("a layout");
+    // Aligned to no more than all memory is, or the system would write zeros itself.
+    let layout = std::alloc::Layout::from_size_align(BUFFER * (BUFFERS + 1), 16);
+    let layout = layout.expect("a layout");
     // SAFETY: the layout is not empty. Zeroed, so that the pages come when they are used.
     let base = unsafe { std::alloc::alloc_zeroed(layout) };
     assert!(!base.is_null(), "no address space for files");
-    BASE.set(base.expose_provenance());
+    BASE.set(base.expose_provenance().next_multiple_of(BUFFER));
 }
 
 /// The buffer and the place in it, if the address is in one.
@@ -63,7 +65,7 @@ pub(in crate::sim) fn place_of(address: usize) -> Option<(usize, u64)> {
 }
 
 /// Where a place in a buffer is.
-pub(in crate::sim) fn address_of(buffer: usize, off: u64) -> *mut u8 {
+fn address_of(buffer: usize, off: u64) -> *mut u8 {
     assert!(buffer < BUFFERS, "more files in one schedule than there is room for");
     std::ptr::with_exposed_provenance_mut(BASE.get() + buffer * BUFFER + off as usize)
 }

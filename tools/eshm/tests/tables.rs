@@ -76,7 +76,7 @@ fn what_is_foreign_is_named_and_left_alone() {
     old[..4].copy_from_slice(&0x4553_484Du32.to_le_bytes());
     fs::write(at("eshm_old"), &old).unwrap();
     // One of ours with a byte turned in its header.
-    drop(place.bus("broken").role(Role::Master).auto_cleanup(false).open().unwrap());
+    drop(place.bus("broken").role(Role::Master).cleanup(eshm::Cleanup::Never).open().unwrap());
     let mut broken = fs::read(at("eshm_broken")).unwrap();
     broken[8] ^= 0xff;
     fs::write(at("eshm_broken"), &broken).unwrap();

@@ -88,7 +88,7 @@ impl Args {
     pub fn run(self) -> Outcome {
         let stop = Stop::install()?;
         let mut options = self.bus.options(Role::Slave)?;
-        options.auto_cleanup(false);
+        options.cleanup(eshm::Cleanup::Never);
         // Looked at before the bus is opened: a wrong path must not cost a message.
         let file = self.file.as_deref().map(file::Copy::open).transpose()?;
         let sink = match file {

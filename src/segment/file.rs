@@ -1,0 +1,582 @@
+//! The file of a bus: made whole, opened with suspicion, locked by the byte.
+//!
+//! The header is read once, through the file and not through a mapping; everything in it is checked
+//! against what this build would have laid out; and from then on only the private copy of that plan
+//! is used. Afterwards the header is mapped, for the one word in it that changes: whose turn it is.
+//!
+//! This file must never create on opening, and never touch what failed its checks.
+
+use std::mem::offset_of;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::Segment;
+use crate::config::{Direction, Geometry, Options, Overflow, Role};
+use crate::error::{Error, Result};
+use crate::layout::*;
+use crate::sync::Ordering;
+use crate::sys::failpoint::hit;
+use crate::sys::lock::Hold;
+use crate::sys::map::Mapping;
+use crate::sys::shm::{self, File, FileFacts, FileId, Kind};
+use crate::sys::{clock, lock, process, sigbus};
+
+/// The word that begins a segment of the older C++ library.
+const OLD_MAGIC: u32 = 0x4553_484D;
+
+/// The lock byte of a role in a slot.
+pub(crate) fn byte_of(slot: usize, role: Role) -> u64 {
+    locks_of(slot) + u64::from(role == Role::Slave)
+}
+
+/// All lock bytes of a slot.
+pub(crate) fn bytes_of(slot: usize) -> Range<u64> {
+    locks_of(slot)..locks_of(slot) + SLOT_LOCKS
+}
+
+/// An open file of a bus, whose header was checked and mapped. It has locks of its own, which last
+/// until it and the [`Segment`] made from it are gone.
+pub(crate) struct BusFile {
+    /// Dropped before the mapping that it guards.
+    guard: Option<sigbus::Guard>,
+    /// Not for those who only look: a mapping can be cut short under them.
+    header: Option<Mapping>,
+    /// Closed once no more locks are to change; the mappings keep those that are held.
+    file: Option<File>,
+    facts: Facts,
+}
+
+/// What does not change as long as there is a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub name: String,
+    pub path: PathBuf,
+    pub id: FileId,
+    pub plan: Plan,
+    pub is_writable: bool,
+    pub is_guarded: bool,
+}
+
+impl BusFile {
+    /// A new file without a name: a header, and no slot yet.
+    pub(crate) fn create(options: &Options) -> Result<BusFile> {
+        let path = options.path();
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let plan = Plan::new(options.asked.map(|asked| asked.or_default()))?;
+        let mode = options.mode.unwrap_or(0o600);
+        let file = shm::create_unnamed(directory, mode)?;
+        shm::allocate(&file, 0, PAGE)?;
+        let id = shm::facts(&file)?.id;
+        let name = options.name.clone();
+        let facts =
+            Facts { name, path, id, plan, is_writable: true, is_guarded: options.guard_sigbus };
+        let created = BusFile::map(file, facts)?;
+        created.write_header(options, mode);
+        Ok(created)
+    }
+
+    /// Opens and checks the file of a bus for a role in it. `None` if there is none.
+    pub(crate) fn open(options: &Options) -> Result<Option<BusFile>> {
+        BusFile::open_at(&options.path(), Some(options), true)
+    }
+
+    /// Opens and checks a file; with options it must be what they ask for.
+    pub(crate) fn open_at(
+        path: &Path,
+        options: Option<&Options>,
+        is_writable: bool,
+    ) -> Result<Option<BusFile>> {
+        let checked = BusFile::open_checked(path, options, is_writable)?;
+        checked.map(|(file, facts)| BusFile::map(file, facts)).transpose()
+    }
+
+    /// Opens and checks a file of which nothing is to be mapped: to ask for its locks, and to read
+    /// what it says.
+    pub(crate) fn open_to_look(path: &Path, options: Option<&Options>) -> Result<Option<BusFile>> {
+        let checked = BusFile::open_checked(path, options, false)?;
+        Ok(checked.map(|(file, facts)| BusFile {
+            guard: None,
+            header: None,
+            file: Some(file),
+            facts,
+        }))
+    }
+
+    fn open_checked(
+        path: &Path,
+        options: Option<&Options>,
+        is_writable: bool,
+    ) -> Result<Option<(File, Facts)>> {
+        let opened = match shm::open(path, is_writable) {
+            Err(Error::Os { errno, .. }) => match errno {
+                libc::ELOOP => Err(access(path, "it is a symbolic link")),
+                libc::EISDIR => Err(access(path, "it is not a regular file")),
+                libc::EACCES => Err(refused(path)),
+                errno => Err(Error::Os { operation: "open", object: show(path), errno }),
+            },
+            other => other,
+        };
+        let Some(file) = opened? else { return Ok(None) };
+        hit("attach.opened")?;
+        let facts = shm::facts(&file)?;
+        check_file(path, &facts)?;
+        if let Some(options) = options.filter(|_| is_writable) {
+            check_owner(path, &facts, options)?;
+        }
+        let bytes = shm::read_at(&file, 0, PAGE as usize)?;
+        let mut facts = parse_header(&bytes, path, facts.id)?;
+        facts.is_writable = is_writable;
+        if let Some(options) = options {
+            facts.is_guarded = options.guard_sigbus;
+            if options.name != facts.name {
+                return Err(Error::Name {
+                    name: options.name.escape_default().to_string(),
+                    why: "its file already belongs to a bus of another name that maps to the same \
+                          file",
+                });
+            }
+        }
+        Ok(Some((file, facts)))
+    }
+
+    fn map(file: File, facts: Facts) -> Result<BusFile> {
+        let header = Mapping::shared(&file, 0, PAGE as usize, facts.is_writable)?;
+        let guard = facts.is_guarded.then(|| sigbus::guard(header.as_ptr(), header.len()));
+        Ok(BusFile { guard, header: Some(header), file: Some(file), facts })
+    }
+
+    fn write_header(&self, options: &Options, mode: u32) {
+        // Relaxed throughout: the name that makes the file visible is given afterwards.
+        let (header, plan, store) = (self.header(), &self.facts.plan, Ordering::Relaxed);
+        let least = |value: u128| value.min(u32::MAX.into()) as u32;
+        header.layout_version.store(LAYOUT_VERSION, store);
+        header.header_len.store(PAGE as u32, store);
+        header.layout_id.store(LAYOUT_ID, store);
+        header.slot_len.store(plan.slot_len, store);
+        header.mode.store(mode, store);
+        header.guard.store(GUARD, store);
+        header.slots_off.store(plan.slots_off, store);
+        header.slot_stride.store(plan.slot_stride, store);
+        header.created_ns.store(clock::wall_ns(), store);
+        header.beat_interval_us.store(least(options.beat_interval.as_micros()), store);
+        header.stale_after_ms.store(least(options.stale_after.as_millis()), store);
+        header.name_len.store(options.name.len() as u32, store);
+        for (word, chunk) in header.name.iter().zip(options.name.as_bytes().chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(bytes), store);
+        }
+        for (shape, ring) in header.shapes.iter().zip(&plan.rings) {
+            shape.frame_size.store(ring.geometry.frame_size, store);
+            shape.flags.store(ring.geometry.flags(), store);
+            shape.frames.store(ring.geometry.frames, store);
+            shape.cursors_off.store(ring.cursors_off, store);
+            shape.frames_off.store(ring.frames_off, store);
+        }
+        // No slot counts yet.
+        header.turn.word.store(RETIRED, store);
+        header.magic.store(MAGIC, store);
+    }
+
+    /// What does not change.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The first page.
+    fn header(&self) -> &Header {
+        let map = self.header.as_ref().expect("who changes a bus has its header mapped");
+        // SAFETY: the mapping is page aligned, a page long, and lives as long as `self`; the header
+        // holds only atomics.
+        unsafe { &*map.as_ptr().cast() }
+    }
+
+    /// A copy of the first page.
+    pub(crate) fn look_at_header(&self) -> Result<Box<Header>> {
+        Ok(Header::from_bytes(&shm::read_at(self.file(), 0, PAGE as usize)?))
+    }
+
+    /// What the system says of the file.
+    pub(crate) fn file_facts(&self) -> Result<FileFacts> {
+        shm::facts(self.file())
+    }
+
+    /// Which slot counts now.
+    pub(crate) fn turn(&self) -> Turn {
+        if self.header.is_none() {
+            let word = self.look_at_header().map(|header| header.turn.word.load(Ordering::Relaxed));
+            return Turn(word.unwrap_or(RETIRED));
+        }
+        // pairs TURN: acquire, so that a slot seen to count is whole.
+        Turn(self.header().turn.word.load(Ordering::Acquire))
+    }
+
+    /// Makes another slot count, or none; false if the turn is not `from` any more.
+    pub(crate) fn swap_turn(&self, from: Turn, slot: Option<usize>) -> bool {
+        let word = &self.header().turn.word;
+        // pairs TURN: released when the slot is whole. Nothing follows from a swap that was lost.
+        word.compare_exchange(from.0, from.next(slot).0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The file, for locks and looks. Only before [`BusFile::close`].
+    pub(crate) fn file(&self) -> &File {
+        self.file.as_ref().expect("a file is closed only when its segment is done")
+    }
+
+    /// Closes the descriptor. The locks stay with the mappings.
+    pub(super) fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Whether a page was missing and had to be replaced.
+    pub(super) fn is_hit(&self) -> bool {
+        self.guard.as_ref().is_some_and(sigbus::Guard::hit)
+    }
+
+    /// Gives the file its name; false if the name is taken.
+    pub(crate) fn publish(&self) -> Result<bool> {
+        shm::link_unnamed(self.file(), &self.facts.path)
+    }
+
+    /// Whether the name still leads to this very file.
+    pub(crate) fn is_named(&self) -> Result<bool> {
+        self.facts.is_named()
+    }
+
+    // --- locks --------------------------------------------------------------------------------
+
+    /// Takes lock bytes; false if somebody else holds one of them.
+    pub(crate) fn try_lock(&self, bytes: Range<u64>) -> Result<bool> {
+        lock::try_lock(self.file(), bytes, Hold::Alone)
+    }
+
+    /// Takes the readers' byte of a slot, beside others; false if somebody holds it alone.
+    pub(crate) fn try_lock_as_reader(&self, slot: usize) -> Result<bool> {
+        let byte = locks_of(slot) + READERS;
+        lock::try_lock(self.file(), byte..byte + 1, Hold::Shared)
+    }
+
+    /// Gives lock bytes back.
+    pub(crate) fn unlock(&self, bytes: Range<u64>) -> Result<()> {
+        lock::unlock(self.file(), bytes)
+    }
+
+    /// Whether somebody else holds a byte.
+    pub(crate) fn is_locked(&self, byte: u64) -> Result<bool> {
+        lock::is_locked(self.file(), byte..byte + 1)
+    }
+
+    /// Whether the owner that a role is kept for lives. The lock is asked first: a slot that is used
+    /// again was locked by somebody else before its generation changes.
+    pub(crate) fn is_kept(&self, keeper: Option<Keeper>) -> Result<bool> {
+        let Some(keeper) = keeper else { return Ok(false) };
+        if !self.is_locked(keeper.byte)? {
+            return Ok(false);
+        }
+        let slot = (keeper.byte / SLOT_LOCKS) as usize;
+        let bytes = shm::read_at(self.file(), self.facts.plan.slot_off(slot), 8)?;
+        Ok(bytes.len() == 8
+            && u64_at(&bytes, offset_of!(SlotPage, generation)) == keeper.generation)
+    }
+
+    // --- slots --------------------------------------------------------------------------------
+
+    /// Locks a slot that nobody uses, and fills it with zeros. `None` if the turn is not this one any
+    /// more. What fails here has changed nothing that anybody looks at.
+    pub(crate) fn take_slot(&self, turn: Turn) -> Result<Option<usize>> {
+        for slot in 0..SLOTS_MAX {
+            if turn.slot() == Some(slot) || !self.try_lock(bytes_of(slot))? {
+                continue;
+            }
+            // The lock first, the look afterwards: a slot that came to count meanwhile is not ours.
+            if self.turn() != turn {
+                self.unlock(bytes_of(slot))?;
+                return Ok(None);
+            }
+            hit("slot.locked")?;
+            let taken = self.wipe(slot).and_then(|()| {
+                shm::allocate(self.file(), self.facts.plan.slot_off(slot), self.facts.plan.slot_len)
+            });
+            hit("slot.allocated")?;
+            if let Err(error) = taken {
+                self.unlock(bytes_of(slot))?;
+                return Err(error);
+            }
+            return Ok(Some(slot));
+        }
+        Err(Error::Os {
+            operation: "find a free slot in",
+            object: show(&self.facts.path),
+            errno: libc::EBUSY,
+        })
+    }
+
+    /// Gives the pages of a slot back; they are zeros then. The caller holds all of its bytes.
+    pub(crate) fn wipe(&self, slot: usize) -> Result<()> {
+        let off = self.facts.plan.slot_off(slot);
+        let size = shm::facts(self.file())?.size;
+        // At the end of the file nothing is allocated.
+        if size > off { shm::punch(self.file(), off, self.facts.plan.slot_stride) } else { Ok(()) }
+    }
+
+    /// Gives the pages of all slots back that nobody maps and that do not count. True if none is left.
+    pub(crate) fn tidy(&self) -> Result<bool> {
+        let turn = self.turn();
+        let size = shm::facts(self.file())?.size;
+        let mut is_tidy = true;
+        for slot in (0..SLOTS_MAX).filter(|&slot| turn.slot() != Some(slot)) {
+            if self.facts.plan.slot_off(slot) >= size {
+                break;
+            }
+            if !self.try_lock(bytes_of(slot))? {
+                is_tidy = false;
+                continue;
+            }
+            if self.turn() == turn {
+                self.wipe(slot)?;
+            }
+            self.unlock(bytes_of(slot))?;
+        }
+        Ok(is_tidy)
+    }
+
+    /// Maps a slot, under the locks that were taken. The file must reach to its end.
+    pub(crate) fn map_slot(self, slot: usize) -> Result<Segment> {
+        if shm::facts(self.file())?.size < self.facts.plan.slot_end(slot) {
+            return Err(Error::Corrupt { what: "a file shorter than its geometry" });
+        }
+        Segment::new(self, slot)
+    }
+
+    /// Copies of the pages of a slot that say who is there and how far the rings are, for those who
+    /// hold no lock and so must not map it. The words fit together only roughly.
+    pub(crate) fn look_at(&self, slot: usize) -> Result<SlotView> {
+        let off = self.facts.plan.slot_off(slot);
+        let page = |at: u64| shm::read_at(self.file(), off + at, PAGE as usize);
+        let rings = self.facts.plan.rings;
+        Ok(SlotView {
+            page: SlotPage::from_bytes(&page(0)?),
+            rings: [
+                RingLines::from_bytes(&page(rings[0].cursors_off)?),
+                RingLines::from_bytes(&page(rings[1].cursors_off)?),
+            ],
+        })
+    }
+
+    /// A copy of the page of a slot alone.
+    pub(crate) fn look_at_page(&self, slot: usize) -> Result<Box<SlotPage>> {
+        let off = self.facts.plan.slot_off(slot);
+        Ok(SlotPage::from_bytes(&shm::read_at(self.file(), off, PAGE as usize)?))
+    }
+}
+
+impl Facts {
+    /// Whether the name still leads to this very file.
+    pub(crate) fn is_named(&self) -> Result<bool> {
+        Ok(shm::facts_at(&self.path)?.is_some_and(|facts| facts.id == self.id))
+    }
+
+    /// The shape of one direction.
+    pub(crate) fn geometry(&self, direction: Direction) -> Geometry {
+        self.plan.rings[direction as usize].geometry
+    }
+}
+
+/// The pages of a slot as they were when somebody looked.
+pub(crate) struct SlotView {
+    pub page: Box<SlotPage>,
+    pub rings: [Box<RingLines>; 2],
+}
+
+/// Makes private copies of what lies in a file.
+trait FromBytes: Sized {
+    /// What was read; the rest is zero.
+    fn from_bytes(bytes: &[u8]) -> Box<Self>;
+}
+
+macro_rules! from_bytes {
+    ($page:ty) => {
+        impl FromBytes for $page {
+            fn from_bytes(bytes: &[u8]) -> Box<Self> {
+                // SAFETY: the page holds only integers and padding, for which zero is a value.
+                let mut copy = Box::new(unsafe { std::mem::zeroed::<Self>() });
+                let len = bytes.len().min(size_of::<Self>());
+                // SAFETY: at most its own size, into memory that nobody else knows; any bytes are a
+                // value of it.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        bytes.as_ptr(),
+                        (&raw mut *copy).cast::<u8>(),
+                        len,
+                    );
+                }
+                copy
+            }
+        }
+    };
+}
+
+from_bytes!(Header);
+from_bytes!(SlotPage);
+from_bytes!(RingLines);
+
+// --- checks -----------------------------------------------------------------------------------
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn access(path: &Path, why: impl Into<String>) -> Error {
+    Error::Access { path: show(path), why: why.into() }
+}
+
+/// Why a file could not be opened: its own permissions, or those of a directory above it.
+fn refused(path: &Path) -> Error {
+    match shm::facts_at(path) {
+        Ok(Some(facts)) => {
+            let owner = owner_name(facts.uid);
+            access(
+                path,
+                format!("permission denied; it belongs to {owner}, mode {:04o}", facts.mode),
+            )
+        }
+        _ => access(path, "permission denied in its directory"),
+    }
+}
+
+fn owner_name(uid: u32) -> String {
+    match process::user_name(uid) {
+        Some(name) => format!("user {name} ({uid})"),
+        None => format!("user {uid}"),
+    }
+}
+
+fn check_file(path: &Path, facts: &FileFacts) -> Result<()> {
+    if facts.kind != Kind::Regular {
+        return Err(access(path, "it is not a regular file"));
+    }
+    if facts.links > 1 {
+        return Err(access(path, format!("it has {} hard links", facts.links)));
+    }
+    Ok(())
+}
+
+/// Whoever owns a file may cut it short, so its owner must be trusted, whatever its mode.
+fn check_owner(path: &Path, facts: &FileFacts, options: &Options) -> Result<()> {
+    let ours = process::effective_uid();
+    if facts.uid != ours && facts.uid != 0 && !options.trusted.contains(&facts.uid) {
+        let owner = owner_name(facts.uid);
+        return Err(access(path, format!("it belongs to {owner}, who is not trusted here")));
+    }
+    if let Some(mode) = options.mode.filter(|mode| facts.mode & 0o066 & !mode != 0) {
+        let why = format!("others may use it (mode {:04o}, asked {mode:04o})", facts.mode);
+        return Err(access(path, why));
+    }
+    Ok(())
+}
+
+/// Takes a header apart, and checks each value against what this build would have written.
+fn parse_header(header: &[u8], path: &Path, id: FileId) -> Result<Facts> {
+    let foreign = |why: &str| Err(Error::Foreign { path: show(path), why: why.to_owned() });
+    if header.len() >= 4 && u32_at(header, 0) == OLD_MAGIC {
+        return foreign("it is a segment of the older C++ ESHM");
+    }
+    if header.len() < PAGE as usize {
+        return foreign("it is too short");
+    }
+    if u64_at(header, offset_of!(Header, magic)) != MAGIC {
+        return foreign("it begins with other bytes");
+    }
+    let same = |what, ours: u64, theirs: u64| {
+        if ours == theirs { Ok(()) } else { Err(Error::Layout { what, ours, theirs }) }
+    };
+    let version = u32_at(header, offset_of!(Header, layout_version));
+    same("layout version", LAYOUT_VERSION.into(), version.into())?;
+    same("layout id", LAYOUT_ID, u64_at(header, offset_of!(Header, layout_id)))?;
+    let header_len = u32_at(header, offset_of!(Header, header_len));
+    same("header length", PAGE, header_len.into())?;
+    check_regions(header)?;
+    let plan = parse_plan(header)?;
+    let name = parse_name(header)?;
+    Ok(Facts { name, path: path.to_owned(), id, plan, is_writable: false, is_guarded: false })
+}
+
+/// Regions of later builds may be ignored, unless they say otherwise.
+fn check_regions(header: &[u8]) -> Result<()> {
+    for index in 0..REGIONS {
+        let at = offset_of!(Header, regions) + index * size_of::<Region>();
+        let kind = u32_at(header, at + offset_of!(Region, kind));
+        let flags = u32_at(header, at + offset_of!(Region, flags));
+        if kind != 0 && flags & REGION_REQUIRED != 0 {
+            return Err(Error::Layout { what: "required region", ours: 0, theirs: kind.into() });
+        }
+    }
+    Ok(())
+}
+
+fn parse_plan(header: &[u8]) -> Result<Plan> {
+    let shape = |index: usize| offset_of!(Header, shapes) + index * size_of::<Shape>();
+    let geometry = |index: usize| {
+        let at = shape(index);
+        let flags = u32_at(header, at + offset_of!(Shape, flags));
+        Geometry {
+            frame_size: u32_at(header, at + offset_of!(Shape, frame_size)),
+            frames: u64_at(header, at + offset_of!(Shape, frames)),
+            overflow: if flags & 1 == 1 { Overflow::Overwrite } else { Overflow::Refuse },
+        }
+    };
+    let plan = Plan::new([geometry(0), geometry(1)])
+        .map_err(|_| Error::Corrupt { what: "an impossible geometry" })?;
+    let is_planned = u64_at(header, offset_of!(Header, slot_len)) == plan.slot_len
+        && u64_at(header, offset_of!(Header, slots_off)) == plan.slots_off
+        && u64_at(header, offset_of!(Header, slot_stride)) == plan.slot_stride;
+    let are_planned = plan.rings.iter().enumerate().all(|(index, ring)| {
+        let at = shape(index);
+        u64_at(header, at + offset_of!(Shape, cursors_off)) == ring.cursors_off
+            && u64_at(header, at + offset_of!(Shape, frames_off)) == ring.frames_off
+            && u32_at(header, at + offset_of!(Shape, flags)) <= 1
+    });
+    if !is_planned || !are_planned {
+        return Err(Error::Corrupt { what: "offsets that do not follow from the geometry" });
+    }
+    Ok(plan)
+}
+
+fn parse_name(header: &[u8]) -> Result<String> {
+    let len = u32_at(header, offset_of!(Header, name_len)) as usize;
+    let at = offset_of!(Header, name);
+    let bytes = header.get(at..at + len.min(256)).filter(|bytes| bytes.len() == len);
+    bytes
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .filter(|name| check_name(name).is_ok())
+        .map(str::to_owned)
+        .ok_or(Error::Corrupt { what: "a name that is none" })
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// What a name may be.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let bad = |why| Err(Error::Name { name: name.escape_default().to_string(), why });
+    if name.is_empty() {
+        return bad("it is empty");
+    }
+    if name.len() > NAME_MAX {
+        return bad("it is longer than 200 bytes");
+    }
+    if name.contains('\0') {
+        return bad("it contains a NUL");
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    if !name.bytes().all(is_plain) {
+        return bad("only letters, digits and . _ - / are allowed");
+    }
+    Ok(())
+}

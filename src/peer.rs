@@ -273,13 +273,7 @@ mod tests {
             let period_ns = period.as_nanos() as u64;
             for tick in 0..3 {
                 let now_ns = 1 + tick * period_ns;
-                watch.look(Sight {
-                    now_ns,
-                    beat: 1,
-                    epoch: 1,
-                    state: ROLE_JOINED,
-                    interval_us: 0,
-                });
+                watch.look(Sight { now_ns, beat: 1, epoch: 1, state: ROLE_JOINED, interval_us: 0 });
                 watch.probe(true);
                 assert_eq!(watch.state(), PeerState::Alive, "{period:?} {tick}");
             }

@@ -32,10 +32,13 @@
 //! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE), and it never
 //!   goes back, not from one producer to the next either; a copy of
 //!   frame `q` made by somebody else than the consumer is whole if afterwards `reserve` is at most
-//!   `q` plus the capacity.
+//!   `q` plus the capacity. In a ring that is overwritten nothing is written any more into what is
+//!   reserved after the seal, so what a sealer finds whole stays so.
 //! - **I7** Space is published only for a tail that was stored before a look at the bell that found
 //!   the segment unsealed, so no published space lies behind the cut.
 //! - **I8** Every value loaded from the segment is loaded once, checked, and used from a local.
+//! - **I9** A mark is replaced only when its frames are reserved again, so that whoever meets the old
+//!   position with the new number does not believe it.
 //!
 //! # Edges
 //!
@@ -286,26 +289,34 @@ impl Ring {
     fn walk(&self, mut place: Place, end: Option<u64>) -> Result<Place> {
         let start = place.pos;
         while place.pos.wrapping_sub(start) < self.capacity && Some(place.pos) != end {
-            // pairs PUBLISH: what is before the commit is there.
-            let word = self.frames.at(place.pos).commit().load(Ordering::Acquire);
-            if word != committed(place.pos) {
+            if !self.step(&mut place)? {
                 break;
             }
-            // Relaxed: behind the acquire above.
-            let meta = self.frames.at(place.pos).meta().load(Ordering::Relaxed);
-            let (kind, frames) = self.examine(place.pos, meta)?;
-            place.number = nearest(place.number, (meta >> 32) as u32);
-            match kind {
-                Kind::Message { len } => {
-                    place.number = place.number.wrapping_add(1);
-                    place.bytes = place.bytes.wrapping_add(len as u64);
-                }
-                Kind::Epoch => place.epoch = self.announced(place.pos),
-                Kind::Skip => {}
-            }
-            place.pos = place.pos.wrapping_add(frames);
         }
         Ok(place)
+    }
+
+    /// Goes over what is committed at `place`; false if nothing is.
+    fn step(&self, place: &mut Place) -> Result<bool> {
+        // pairs PUBLISH: what is before the commit is there.
+        let word = self.frames.at(place.pos).commit().load(Ordering::Acquire);
+        if word != committed(place.pos) {
+            return Ok(false);
+        }
+        // Relaxed: behind the acquire above.
+        let meta = self.frames.at(place.pos).meta().load(Ordering::Relaxed);
+        let (kind, frames) = self.examine(place.pos, meta)?;
+        place.number = nearest(place.number, (meta >> 32) as u32);
+        match kind {
+            Kind::Message { len } => {
+                place.number = place.number.wrapping_add(1);
+                place.bytes = place.bytes.wrapping_add(len as u64);
+            }
+            Kind::Epoch => place.epoch = self.announced(place.pos),
+            Kind::Skip => {}
+        }
+        place.pos = place.pos.wrapping_add(frames);
+        Ok(true)
     }
 
     /// Where the consumer stands.
@@ -356,7 +367,9 @@ impl Ring {
         Ok(())
     }
 
-    /// Builds this ring, still private, from what is unread between two places of `old`.
+    /// Builds this ring, still private, from what is unread between two places of `old`, which the
+    /// caller has sealed. The writer of `old` may not know of it yet, and go on: into frames that it
+    /// had reserved before, and which are left out here (I6).
     pub(crate) fn rebuild(&self, old: &Ring, tail: Place, head: Place) -> Result<()> {
         let start = old.oldest_whole(tail, head)?;
         self.format(start);
@@ -367,21 +380,41 @@ impl Ring {
         lines.consumer.tail.store(tail.pos, Ordering::Relaxed);
         lines.consumer.number.store(tail.number, Ordering::Relaxed);
         lines.consumer.epoch.store(tail.epoch, Ordering::Relaxed);
-        let reserve =
-            if start.pos == tail.pos { head.pos } else { start.pos.wrapping_add(self.capacity) };
+        // Whoever stands before the start finds itself lapped, and goes there.
+        let reserve = start.pos.wrapping_add(self.capacity);
         lines.reserve.reserve.store(reserve, Ordering::Relaxed);
         let mut pos = start.pos;
         while pos != head.pos {
             self.frames.adopt_frame(&old.frames, pos);
             pos = pos.wrapping_add(1);
         }
+        self.mark_all(start, head, reserve);
         self.rebuild_stats(old);
         Ok(())
     }
 
+    /// Remembers the first boundary of each eighth, as whoever wrote the messages did in the old
+    /// ring. What is no chain of messages has an end; its reader will say what is wrong with it.
+    fn mark_all(&self, start: Place, head: Place, reserve: u64) {
+        let (mut place, mut marked) = (start, start.pos / self.eighth());
+        while producer::is_before(place.pos, head.pos) {
+            let eighth = place.pos / self.eighth();
+            // The last one may share its mark with the first one, which counts (I9).
+            let is_last =
+                producer::is_before(reserve, eighth.wrapping_add(1).wrapping_mul(self.eighth()));
+            if eighth != marked && !is_last {
+                marked = eighth;
+                self.store_mark(place);
+            }
+            if !matches!(self.step(&mut place), Ok(true)) {
+                return;
+            }
+        }
+    }
+
     /// Where the unread begins: at the tail, or where an overwriting producer has left something.
     fn oldest_whole(&self, tail: Place, head: Place) -> Result<Place> {
-        // Relaxed: the producer of a sealed ring is excluded from what lies before the cut.
+        // pairs SEAL: relaxed, behind the sealer's barrier: what is reserved later is not written.
         let reserve = self.lines().reserve.reserve.load(Ordering::Relaxed);
         let is_near = |place: &Place| head.pos.wrapping_sub(place.pos) <= self.capacity;
         if self.overwrite && reserve.wrapping_sub(tail.pos) > self.capacity {

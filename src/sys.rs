@@ -92,6 +92,7 @@ mod testing {
     }
 
     fn answer(check: impl FnOnce() -> bool) -> ! {
+        alarm::set(20); // a check that hangs is to fail
         let code = catch_unwind(AssertUnwindSafe(check)).map_or(2, |good| !good as i32);
         // SAFETY: leaving at once is always allowed.
         unsafe { libc::_exit(code) }
@@ -102,7 +103,6 @@ mod testing {
         // SAFETY: as in `in_child`; no flags but the signal for the end, as `fork` does it.
         let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
         if pid == 0 {
-            alarm::set(60); // a check that hangs is to fail
             answer(check);
         }
         assert!(pid > 0, "clone");

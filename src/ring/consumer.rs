@@ -35,6 +35,16 @@ pub(crate) struct Consumer {
     lost: u64,
     /// The epoch of the message before the tail.
     last_epoch: u64,
+    /// In a ring that is overwritten: the last place that is known to be inside the cut.
+    sure: Sure,
+}
+
+/// A place to come back to, with the epoch of the message before it, and what was lost until there.
+#[derive(Debug, Clone, Copy)]
+struct Sure {
+    place: Place,
+    last_epoch: u64,
+    lost: u64,
 }
 
 /// A message that lies at the tail.
@@ -55,8 +65,11 @@ impl Consumer {
     /// Goes on where the last consumer stopped.
     pub(crate) fn resume(ring: Ring) -> Result<Self> {
         let tail = ring.find_tail();
-        let head = ring.find_head(None)?;
-        ring.check_distance(tail.pos, head.pos)?;
+        // A head that is being overwritten would run away from this look, and a reader that races
+        // is nowhere too far behind.
+        if !ring.overwrite {
+            ring.check_distance(tail.pos, ring.find_head(None)?.pos)?;
+        }
         Ok(Consumer {
             ring,
             tail: tail.pos,
@@ -68,6 +81,7 @@ impl Consumer {
             inline_len: ring.inline_len(),
             lost: 0,
             last_epoch: tail.epoch,
+            sure: Sure { place: tail, last_epoch: tail.epoch, lost: 0 },
         })
     }
 
@@ -321,23 +335,40 @@ impl Consumer {
 
     /// Goes back to where messages were passed and not told of.
     pub(crate) fn go_back(&mut self, (place, last_epoch): (Place, u64)) {
-        self.rewind(place);
+        self.stand_at(place);
         self.last_epoch = last_epoch;
     }
 
-    /// Stands somewhere else: takes back what was read from behind a cut.
-    pub(crate) fn rewind(&mut self, place: Place) {
+    /// Takes back what was read from behind the cut at `head`. Who races may have come there over
+    /// messages that it gave up, and that are carried over all the same; so it goes back to where it
+    /// was before, with the count of that time.
+    pub(crate) fn rewind(&mut self, head: Place) {
+        let sure = self.sure;
+        if !self.ring.overwrite || super::producer::is_before(head.pos, sure.place.pos) {
+            return self.stand_at(head);
+        }
+        let line = &self.ring.lines().consumer;
+        // Relaxed: as in `follow`.
+        let total = line.lost.load(Ordering::Relaxed);
+        line.lost.store(total.wrapping_sub(self.lost.wrapping_sub(sure.lost)), Ordering::Relaxed);
+        self.lost = sure.lost;
+        self.go_back((sure.place, sure.last_epoch));
+    }
+
+    fn stand_at(&mut self, place: Place) {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
     }
 
     /// Stands where a reader of the same epoch stood on the segment that this one replaces. The space
     /// is not published before the caller has looked at the bell here too (I7).
     pub(crate) fn carry_on(&mut self, from: &Consumer) {
-        self.rewind(from.place());
-        self.last_epoch = from.last_epoch;
+        self.go_back(from.bookmark());
         self.lost = from.lost;
-        // Relaxed: as in `enter_epoch`.
-        self.ring.lines().consumer.epoch.store(self.epoch, Ordering::Relaxed);
+        self.sure = Sure { place: self.place(), last_epoch: self.last_epoch, lost: self.lost };
+        let (line, old) = (&self.ring.lines().consumer, &from.ring.lines().consumer);
+        // Relaxed: as in `enter_epoch`; and this reader alone counts, here and there.
+        line.epoch.store(self.epoch, Ordering::Relaxed);
+        line.lost.store(old.lost.load(Ordering::Relaxed), Ordering::Relaxed);
         self.store_place();
     }
 
@@ -349,6 +380,7 @@ impl Consumer {
             self.last_epoch = copied.id.epoch;
         }
         self.follow(&cursor);
+        self.make_sure();
         Ok(copied?.map(|copied| copied.len))
     }
 
@@ -357,7 +389,16 @@ impl Consumer {
         let mut cursor = Cursor::at(self.ring, self.place());
         let found = cursor.find();
         self.follow(&cursor);
+        self.make_sure();
         Ok(found?.map(|(len, _)| len))
+    }
+
+    /// Remembers this place, if it is inside whatever cut there will be.
+    fn make_sure(&mut self) {
+        // pairs SEAL: what was read before lies before the cut, if this finds no seal.
+        if !self.ring.room_bell().is_sealed() {
+            self.sure = Sure { place: self.place(), last_epoch: self.last_epoch, lost: self.lost };
+        }
     }
 
     /// Stands where the cursor went: over what it copied, and over what was lost.
@@ -396,6 +437,9 @@ impl Consumer {
             // Everything was overwritten, and by nothing that is whole yet: that much is known.
             None if self.ring.overwrite => self.follow(&cursor),
             None => {}
+        }
+        if self.ring.overwrite {
+            self.make_sure();
         }
         Ok(self.number.wrapping_sub(start))
     }

@@ -11,7 +11,8 @@
 //! Either the sleeper's second look sees the message, or the other side sees the bell: the heavy
 //! barrier runs a full fence on the other side's processor, between its store and its load or
 //! around both. Where that cannot be (membarrier refused, or the other side not registered for it)
-//! the sleeper sets `FENCE`, which stays, and the other side fences for itself from then on.
+//! the sleeper sets `FENCE`, and the other side fences for itself from then on; so does whoever joins
+//! and cannot be reached. It stays for as long as the bell: nobody can tell who else needs it.
 //!
 //! Each ring has two bells. The data bell is rung by the producer for a sleeping reader, the room
 //! bell by the consumer for a sleeping writer. A sealer sets `SEALED` in all of them, so that one
@@ -65,14 +66,18 @@ impl Bell<'_> {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Whether the segment is being replaced. If not, the sealer's scan sees all that was stored here
+    /// before, and all that was seen.
+    #[inline]
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.glance() != 0 && self.look() & SEALED != 0
+    }
+
     /// Announces sleep. The caller runs the heavy barrier and looks again before it waits.
     pub(crate) fn announce_sleep(&self, other_must_fence: bool) {
         let bits = if other_must_fence { SLEEP | FENCE } else { SLEEP };
         // pairs DOORBELL: relaxed, the heavy barrier follows.
         self.0.fetch_or(bits, Ordering::Relaxed);
-        if !other_must_fence {
-            self.0.fetch_and(!FENCE, Ordering::Relaxed);
-        }
         fence(Ordering::SeqCst);
     }
 

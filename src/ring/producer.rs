@@ -20,7 +20,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{EPOCH, Place, Ring, SEALED, SKIP, committed, never};
+use super::{EPOCH, Place, Ring, SKIP, committed, never};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
 use crate::sync::{FIRST_LINE, Frame, fence};
@@ -53,6 +53,9 @@ impl Producer {
         let tail = ring.find_tail();
         ring.check_distance(tail.pos, head.pos)?;
         ring.store_head(head);
+        let eighth = head.pos >> ring.eighth().trailing_zeros();
+        // What a predecessor remembered there stays (I9).
+        let is_marked = ring.whole_mark(head.pos).is_some();
         Ok(Producer {
             ring,
             head: head.pos,
@@ -64,7 +67,7 @@ impl Producer {
             bytes: head.bytes,
             epoch,
             last_epoch: head.epoch,
-            marked: !(head.pos >> ring.eighth().trailing_zeros()),
+            marked: if is_marked { eighth } else { !eighth },
             eighth_shift: ring.eighth().trailing_zeros(),
             inline_len: ring.inline_len(),
         })
@@ -383,16 +386,21 @@ impl Producer {
         self.store_place();
     }
 
-    /// Raises the limit so that `frames` and one more fit, or says that the ring is full.
+    /// Raises the limit so that `frames` and one more fit, or says that the ring is full. So is one
+    /// that is overwritten, when it is sealed: its writer uses up what it had reserved before, and no
+    /// more (I6). It looks twice. What it finds unsealed here, the sealer's scan finds written up to
+    /// here; so the cut lies no further back than the reservation that follows is long.
     fn reserve(&mut self, frames: u64) -> Result<()> {
         if self.has_room(frames) {
             return Ok(());
         }
+        self.check_seal()?;
         let end = self.free_until(frames, true)?;
         let eighth = self.ring.eighth();
         let needed = self.head.wrapping_add(frames + 1);
         let rounded = needed.wrapping_add(eighth - 1) & !(eighth - 1);
-        self.limit = if is_before(end, rounded) { end } else { rounded };
+        let limit = if is_before(end, rounded) { end } else { rounded };
+        let had = std::mem::replace(&mut self.limit, limit);
         // In a batch the stored head lags. It must never lag behind what is written again: from
         // there a successor could not walk (I4). The fence keeps this before any such write.
         self.store_place();
@@ -405,6 +413,8 @@ impl Producer {
         // pairs RESERVE: whoever reads a word written from here on sees the reservation too.
         line.reserve.store(reserve, Ordering::Relaxed);
         fence(Ordering::Release);
+        // What is found unsealed here, the sealer's scan finds reserved; else nothing is written.
+        self.check_seal().inspect_err(|_| self.limit = had)?;
         // Relaxed: only producers store it. A long claim overwrites the mark of its own eighth too,
         // and then there must be another one.
         let mark = self.ring.mark(self.head).pos.load(Ordering::Relaxed);
@@ -412,6 +422,15 @@ impl Producer {
             self.marked = !(self.head >> self.eighth_shift);
         }
         self.mark();
+        Ok(())
+    }
+
+    /// Whether more may be overwritten.
+    fn check_seal(&self) -> Result<()> {
+        // pairs SEAL: the glance's barrier keeps the look at the bell behind what was stored.
+        if self.ring.overwrite && self.ring.data_bell().is_sealed() {
+            return Err(Error::Full);
+        }
         Ok(())
     }
 
@@ -434,7 +453,7 @@ impl Producer {
             // pairs RECLAIM: as above.
             let tail = self.ring.lines().consumer.tail.load(Ordering::Acquire);
             // pairs SEAL: the glance's barrier keeps the look at the bell behind the tail.
-            if self.ring.data_bell().glance() & SEALED == 0 {
+            if !self.ring.data_bell().is_sealed() {
                 self.space_seen = self.checked_tail(tail)?;
             }
         }

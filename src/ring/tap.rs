@@ -22,7 +22,8 @@ use crate::sync::Ordering;
 /// Frames looked at in one call, so that a call ends whatever the peer writes.
 const BUDGET: usize = 64;
 
-/// A reading position that nobody waits for.
+/// A reading position that nobody waits for. A copy of it is a place to come back to, with all that was
+/// counted until there: for whoever asks about the seal after it has read.
 #[derive(Clone, Copy)]
 pub(crate) struct Cursor {
     ring: Ring,
@@ -150,8 +151,11 @@ impl Cursor {
         // Relaxed: as in `at_oldest`.
         let reserve = self.ring.lines().reserve.reserve.load(Ordering::Relaxed);
         let Some(mark) = self.ring.oldest_mark(reserve) else { return false };
-        if self.is_placed {
-            self.lost = self.lost.wrapping_add(mark.number.wrapping_sub(self.place.number));
+        let missed = mark.number.wrapping_sub(self.place.number);
+        // A reader that was killed between the stores of its place, behind a jump, left the number of
+        // the message after: what it lost is counted already.
+        if self.is_placed && (missed as i64) > 0 {
+            self.lost = self.lost.wrapping_add(missed);
         }
         (self.place, self.is_placed) = (mark, true);
         true

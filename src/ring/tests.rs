@@ -7,6 +7,7 @@
 //! | `ghosts.rs` | no payload is ever taken for a commit word |
 //! | `torn.rs` | a kill after each store leaves something that a successor understands |
 //! | `overwrite.rs` | overwritten rings lose exactly what they say |
+//! | `seal.rs` | a seal loses no more of such a ring than one reservation, whoever goes on |
 //! | `threads.rs` | two threads at one ring agree on every message |
 //! | `lies.rs` | a hostile peer gets errors and wrong messages, nothing else |
 //! | `regressions.rs` | what these and the model checker found |
@@ -26,6 +27,8 @@ mod oracle;
 mod overwrite;
 #[cfg(not(loom))]
 mod regressions;
+#[cfg(not(loom))]
+mod seal;
 #[cfg(not(loom))]
 mod threads;
 #[cfg(not(loom))]

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::{Cleanup, Direction, Options, Overflow, Role};
 use crate::error::{Error, Result};
@@ -22,7 +23,10 @@ use crate::layout::*;
 use crate::segment::{BusFile, Segment, SlotView};
 use crate::sync::Ordering;
 use crate::sys::failpoint::hit;
-use crate::sys::{process, shm};
+use crate::sys::{clock, process, shm};
+
+/// How long a lock without an owner is waited for.
+const PASSING: Duration = Duration::from_millis(50);
 
 /// What became of a bus that was to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +78,14 @@ fn retire_if(
     let turn = bus.turn();
     let Some(slot) = turn.slot() else { return remove_retired(bus) };
     let bytes = locks_of(slot)..locks_of(slot) + BUILDER + 1;
-    if !bus.try_lock(bytes.clone())? {
-        return Ok(Removal::Not);
+    let started = clock::Instant::now();
+    while !bus.try_lock(bytes.clone())? {
+        // A lock without an owner is about to be free: somebody looks whether he may come, or a
+        // process that is being spawned has not closed its copies of our descriptors yet.
+        if is_owned(bus, slot)? || started.elapsed() > PASSING {
+            return Ok(Removal::Not);
+        }
+        clock::sleep(Duration::from_micros(100));
     }
     let is_done = bus.turn() == turn
         && !is_awaited(bus, slot)?
@@ -84,6 +94,16 @@ fn retire_if(
     bus.unlock(bytes)?;
     hit("retire.marked")?;
     if is_done { remove_retired(bus) } else { Ok(Removal::Not) }
+}
+
+/// Whether somebody has a role of the slot, or died having it.
+fn is_owned(bus: &BusFile, slot: usize) -> Result<bool> {
+    let page = bus.look_at_page(slot)?;
+    // Relaxed: a private copy.
+    Ok(page
+        .roles
+        .iter()
+        .any(|lines| !matches!(lines.state.load(Ordering::Relaxed), ROLE_ABSENT | ROLE_LEFT)))
 }
 
 /// Whether a role of the slot is kept for an owner who still lives on an older one.

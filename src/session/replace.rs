@@ -32,9 +32,11 @@ use crate::sys::failpoint::hit;
 use crate::sys::{barrier, clock, futex};
 
 /// How long whoever began a replacement may take before another one does it. Short enough for those
-/// who wait if it was killed; long enough for one that a busy machine keeps from its core: who is
-/// overtaken has to see all over again that the owner it came to replace hangs.
-const COURTESY: Duration = Duration::from_millis(25);
+/// who wait if it was killed; long enough for the barrier, which takes 10 to 20 ms, on a machine that
+/// is busy: who is overtaken has to see all over again that the owner it came to replace hangs.
+const COURTESY: Duration = Duration::from_millis(100);
+/// In place of a barrier that is refused.
+const SETTLING: Duration = Duration::from_millis(20);
 /// How long a living endpoint waits for its place in the slot that replaced its own, before it makes
 /// another one.
 const QUEUE: Duration = Duration::from_millis(500);
@@ -153,11 +155,7 @@ pub(super) fn complete(source: BusFile, turn: Turn, options: &Options) -> Result
 
 /// Stops everybody who uses the slot, at the end of the operation that they are in.
 pub(super) fn seal(segment: &Segment) -> Result<()> {
-    // Without the barrier a seal could be overlooked by those who count on it; better not to begin.
-    if !barrier::heavy() && is_barrier_needed(segment) {
-        return Err(cannot_seal(segment));
-    }
-    // pairs SEAL: the fence and the heavy barrier below carry the order.
+    // pairs SEAL: the fence and the barrier below carry the order.
     segment.page().fate.sealed.store(SEALED, Ordering::Release);
     hit("seal.begun")?;
     for direction in Direction::BOTH {
@@ -169,8 +167,11 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
     // pairs SEAL: who takes a role meanwhile either sees the seal behind a fence of its own, or is
     // seen below by what it said of itself before that fence.
     sync::fence(Ordering::SeqCst);
-    if !barrier::heavy() && is_barrier_needed(segment) {
-        return Err(cannot_seal(segment));
+    if is_barrier_needed(segment) && !barrier::global() {
+        // Refused, by a filter or by a kernel whose cores are not to be disturbed. No processor
+        // keeps a store to itself for as long as this.
+        barrier::heavy();
+        clock::sleep(SETTLING);
     }
     for direction in Direction::BOTH {
         let ring = segment.ring(direction);
@@ -182,14 +183,9 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
 
 /// Whether somebody looks for the seal only behind a compiler's fence.
 fn is_barrier_needed(segment: &Segment) -> bool {
-    // Relaxed: ordered by the fence before the call that counts.
+    // Relaxed: ordered by the fence before the call.
     let lines = [Role::Master, Role::Slave].map(|role| segment.role(role));
     lines.iter().any(|lines| lines.capabilities.load(Ordering::Relaxed) & REGISTERED != 0)
-}
-
-fn cannot_seal(segment: &Segment) -> Error {
-    let path = segment.facts().path.display();
-    crate::sys::os_error("membarrier, needed to fence", path, libc::EPERM)
 }
 
 /// The cut of a sealed slot: the one chosen before, or ours. The caller holds the lock to which the

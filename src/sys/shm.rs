@@ -238,14 +238,14 @@ pub(crate) fn allocate(file: &File, off: u64, len: u64) -> Result<()> {
         // What can never fit must not fill the whole memory, piece by piece, before it fails.
         return Err(refused(file, len, Errno::ENOSPC, Some(format!("{free} free"))));
     }
-    match allocate_pieces(fd, off, end) {
-        Ok(()) => Ok(()),
-        Err(errno) => {
-            let _ = punch(file, off, len);
-            let free = free_bytes(fd).map(|free| format!("{free} free"));
-            Err(refused(file, len, errno, free))
-        }
-    }
+    allocate_pieces(fd, off, end).map_err(|errno| give_back(file, off, len, errno))
+}
+
+/// What was allocated before `errno` came; the error for it.
+fn give_back(file: &File, off: u64, len: u64, errno: Errno) -> Error {
+    let _ = punch(file, off, len); // fails only where nothing can be done about it
+    let free = file.fd().ok().and_then(free_bytes).map(|free| format!("{free} free"));
+    refused(file, len, errno, free)
 }
 
 fn allocate_pieces(fd: BorrowedFd<'_>, off: u64, end: u64) -> nix::Result<()> {
@@ -471,6 +471,47 @@ mod tests {
         assert!(said.len().abs_diff(free.unwrap()) <= 1, "{object}");
     }
 
+    /// Runs `check` in a child that has a tmpfs of its own, mounted with `options`, at `/dev/shm`.
+    fn with_tmpfs(options: &std::ffi::CStr, check: impl FnOnce() -> bool) -> bool {
+        child_agrees(|| {
+            let (none, shm, kind) = (c"none".as_ptr(), c"/dev/shm".as_ptr(), c"tmpfs".as_ptr());
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            // SAFETY: the child alone sees what it mounts; all strings end in NUL.
+            let mounted = unsafe {
+                (libc::unshare(libc::CLONE_NEWNS) == 0
+                    || libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) == 0)
+                    && libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()) == 0
+                    && libc::mount(none, shm, kind, 0, options.as_ptr().cast()) == 0
+            };
+            !mounted || check() // where nobody may mount there is nothing to try
+        })
+    }
+
+    #[test]
+    fn a_small_file_system_gets_back_what_was_too_much() {
+        assert!(with_tmpfs(c"size=20m", || {
+            let file = create_unnamed(SHM.as_ref(), 0o600).unwrap();
+            let refused = allocate(&file, 0, 24 << 20).unwrap_err();
+            let said = "/dev/shm (25165824 bytes needed, 20971520 free)";
+            assert_eq!(refused, os_error("fallocate", said, libc::ENOSPC));
+            assert_eq!(facts(&file).unwrap().allocated, 0, "nothing was tried");
+            // The way it goes when somebody else takes the room meanwhile.
+            let tried = allocate_pieces(file.fd().unwrap(), 0, 24 << 20);
+            let refused = give_back(&file, 0, 24 << 20, tried.unwrap_err());
+            assert_eq!(refused, os_error("fallocate", said, libc::ENOSPC));
+            let facts = facts(&file).unwrap();
+            (facts.size, facts.allocated) == (0, 0) && allocate(&file, 0, 20 << 20).is_ok()
+        }));
+    }
+
+    #[test]
+    fn a_file_system_without_a_limit_is_not_full() {
+        assert!(with_tmpfs(c"size=0", || {
+            let file = create_unnamed(SHM.as_ref(), 0o600).unwrap();
+            free_bytes(file.fd().unwrap()).is_none() && allocate(&file, 0, 1 << 20).is_ok()
+        }));
+    }
+
     /// A limit on the size of files is an error, not the signal that kills.
     #[test]
     fn a_limit_of_the_process_is_an_error() {
@@ -547,16 +588,20 @@ mod tests {
 
     #[test]
     fn the_parents_file_does_nothing_in_a_child() {
-        let mut file = std::mem::ManuallyDrop::new(unnamed(4096));
+        let room = Room::new();
+        let path = room.at("name");
+        std::fs::write(&path, "").unwrap();
         assert!(child_agrees(|| {
-            let own = unnamed(4096);
-            // SAFETY: once in this process, which then ends.
-            unsafe { std::mem::ManuallyDrop::drop(&mut file) };
-            is_open(own.fd)
+            let mut file = std::mem::ManuallyDrop::new(open(&path, true).unwrap().unwrap());
+            assert!(bare_child_agrees(|| errno_of(facts(&file)) == libc::EBADF));
+            child_agrees(|| {
+                // The same file again, with the number that the parent's had.
+                let own = open(&path, true).unwrap().unwrap();
+                // SAFETY: once in this process, which then ends.
+                unsafe { std::mem::ManuallyDrop::drop(&mut file) };
+                own.fd == file.fd && is_open(own.fd)
+            })
         }));
-        assert!(bare_child_agrees(|| errno_of(facts(&file)) == libc::EBADF));
-        // SAFETY: the first time in this process.
-        unsafe { std::mem::ManuallyDrop::drop(&mut file) };
     }
 
     /// A daemon closes them, and its prints must not go into a bus.
@@ -572,23 +617,25 @@ mod tests {
         }));
     }
 
+    /// The main thread has another file under the same number.
     #[test]
     fn a_thread_with_descriptors_of_its_own_names_its_own_file() {
         let room = Room::new();
         let path = room.at("name");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
+        assert!(child_agrees(|| {
+            let hosts = unnamed(4096);
+            let named = || {
                 assert!(super::super::thread::own_descriptors());
-                let file = create_unnamed(&room.0, 0o600).unwrap();
-                assert!(link_unnamed(&file, &path).unwrap());
-                assert_eq!(facts_at(&path).unwrap().unwrap().id, file.id);
-                drop(file);
-                assert_eq!(
-                    std_file(&open(&path, true).unwrap().unwrap()).metadata().unwrap().len(),
-                    0
-                );
-            });
-        });
+                let mut files = vec![create_unnamed(&room.0, 0o600).unwrap()];
+                while files.last().unwrap().fd != hosts.fd {
+                    files.push(create_unnamed(&room.0, 0o600).unwrap());
+                }
+                let file = files.last().unwrap();
+                link_unnamed(file, &path).unwrap()
+                    && facts_at(&path).unwrap().unwrap().id == file.id
+            };
+            std::thread::scope(|scope| scope.spawn(named).join().unwrap())
+        }));
     }
 
     #[test]

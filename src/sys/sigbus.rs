@@ -387,17 +387,23 @@ mod tests {
         read(&map, 2 * PAGE);
         assert!(guard.hit());
         assert!(child_agrees(|| slot_of(map.as_ptr().addr()).is_none() && !guard.hit()));
-        // The parent's guard must not end the watch over what the child put in the same slot.
-        let mut guard = std::mem::ManuallyDrop::new(guard);
+    }
+
+    /// It must not end the watch over what the child put in the same slot.
+    #[test]
+    fn the_parents_guard_does_nothing_in_a_child() {
+        // In a child first, whose guards are no other test's: all take the first slot.
         assert!(child_agrees(|| {
-            let own = truncated();
-            let watch = super::guard(own.as_ptr(), own.len());
-            // SAFETY: once in this process, which then ends.
-            unsafe { std::mem::ManuallyDrop::drop(&mut guard) };
-            ptr::eq(watch.slot, guard.slot) && read(&own, PAGE) == 0 && watch.hit()
+            let map = truncated();
+            let mut guard = std::mem::ManuallyDrop::new(guard(map.as_ptr(), map.len()));
+            child_agrees(|| {
+                let own = truncated();
+                let watch = super::guard(own.as_ptr(), own.len());
+                // SAFETY: once in this process, which then ends.
+                unsafe { std::mem::ManuallyDrop::drop(&mut guard) };
+                ptr::eq(watch.slot, guard.slot) && read(&own, PAGE) == 0 && watch.hit()
+            })
         }));
-        // SAFETY: the first time in this process.
-        unsafe { std::mem::ManuallyDrop::drop(&mut guard) };
     }
 
     /// What a host's handler passes on to: what it found.

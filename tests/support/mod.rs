@@ -168,10 +168,18 @@ impl Bus {
 impl Drop for Bus {
     fn drop(&mut self) {
         let left = self.files();
-        for path in &left {
-            let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+        // What stays must be what the rule keeps: somebody was killed, or something is unread.
+        let kept = eshm::inspect_in(&self.directory, &self.name).is_ok_and(|found| {
+            let is_dead = |peer: eshm::Peer| peer.state == eshm::PeerState::Dead;
+            is_dead(found.stats.master) || is_dead(found.stats.slave) || found.unread != [0, 0]
+        });
+        if kept && left.len() == 1 {
+            eshm::remove_in(&self.directory, &self.name, false).expect("nobody is there any more");
         }
-        let is_fine = self.may_leave || left.is_empty() || std::thread::panicking();
+        for path in self.files() {
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(path));
+        }
+        let is_fine = self.may_leave || kept || left.is_empty() || std::thread::panicking();
         assert!(is_fine, "left behind: {left:?}");
     }
 }

@@ -83,7 +83,11 @@ pub fn options(name: &str, words: &[&str]) -> Options {
             "stale" => options.stale_after(ms()),
             "beat" => options.beat_interval(ms()),
             "background" => options.background(number() != 0),
-            "cleanup" => options.cleanup(if number() != 0 { eshm::Cleanup::Always } else { eshm::Cleanup::Never }),
+            "cleanup" => options.cleanup(if number() != 0 {
+                eshm::Cleanup::Always
+            } else {
+                eshm::Cleanup::Never
+            }),
             "park" => options.wait(Wait::Park),
             "mode" => options.mode(u32::from_str_radix(value, 8).expect("a mode")),
             "timeout" => options.read_timeout(ms()).write_timeout(ms()),

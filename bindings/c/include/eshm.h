@@ -16,6 +16,15 @@
  * wait for each other; two threads that write (or two that read) take turns. A handle may be
  * destroyed while other threads are in calls on it: those calls end first.
  *
+ * Signal handlers: eshm_write(), eshm_read() and eshm_read_ex() may be called from one. If it
+ * interrupted a call of its own thread on the same half of the same handle (reading or writing), it
+ * gets ESHM_ERROR_MUTEX_LOCK at once; otherwise it is served, as patient as it says.
+ * On a handle of eshm_open(), that is: one of eshm_init() may have to open its bus again, see
+ * eshm_read(), and opening is not for signal handlers.
+ *
+ * Plug-ins: once loaded the library stays in the process; dlclose() and dlopen() again find it as it
+ * was, with handles that are still open.
+ *
  * Handles: a handle that is NULL, was destroyed, or is no handle at all is recognised, and gives
  * ESHM_ERROR_INVALID_PARAM (eshm_update_heartbeat() gives ESHM_ERROR_NOT_INITIALIZED). A handle
  * inherited through fork() belongs to the parent; in the child it gives
@@ -38,7 +47,8 @@ extern "C" {
 /** One end of a bus, opened by this process. */
 typedef struct ESHMHandle ESHMHandle;
 
-/** The configuration to start from: role AUTO and the defaults named at ESHMConfig. */
+/** The configuration to start from: role AUTO and the defaults named at ESHMConfig.
+ * The library exports a function of this name too, for languages that do not read headers. */
 static inline ESHMConfig eshm_default_config(const char *name)
 {
     ESHMConfig config;
@@ -83,6 +93,12 @@ int eshm_write(ESHMHandle *handle, const void *data, size_t size);
  * Returns its length (0 is an empty message, an event), or a negative error: ESHM_ERROR_TIMEOUT;
  * ESHM_ERROR_MASTER_STALE when a slave's master is gone, as its configuration says;
  * ESHM_ERROR_BUFFER_TOO_SMALL, and then the message stays and can be read with a larger buffer.
+ *
+ * When a master is back, reading goes on by itself, also if the bus was removed meanwhile and made
+ * anew: handles of eshm_init() look for it every reconnect_retry_interval_ms, in the role that they
+ * got. Until there is one, writing gives ESHM_ERROR_BUFFER_FULL while reading gives
+ * ESHM_ERROR_TIMEOUT, and then ESHM_ERROR_MASTER_STALE; if another process has the role in it,
+ * ESHM_ERROR_ROLE_MISMATCH. What was unread in a bus that was removed is gone.
  */
 int eshm_read(ESHMHandle *handle, void *buffer, size_t buffer_size);
 
@@ -157,10 +173,13 @@ static inline ESHMOptions eshm_default_options(const char *name)
     options.guard_sigbus = false;
     options.reserved[0] = 0;
     options.reserved[1] = 0;
+    options.cleanup = ESHM_CLEANUP_WHEN_READ;
+    options.reserved_2 = 0;
     return options;
 }
 
-/** As eshm_init(), in full. Here a master leaves a living one alone unless told otherwise. */
+/** As eshm_init(), in full. Here a master leaves a living one alone unless told otherwise, and no call
+ * opens a bus again that was removed: ESHM_ERROR_SHM_ATTACH says so, and the program opens it. */
 ESHMHandle *eshm_open(const ESHMOptions *options);
 
 /* Timeouts, ids, lengths. In all that follows a timeout of 0 does not wait: without room the call
@@ -195,7 +214,7 @@ int eshm_last_committed(ESHMHandle *handle, ESHMMessageId *id);
 /** The message that this handle read last; ESHM_ERROR_NO_DATA if there is none. */
 int eshm_last_read(ESHMHandle *handle, ESHMMessageId *id);
 
-/** How many messages this handle lost to overwriting. */
+/** How many messages this handle lost to overwriting, since it was opened. Never goes back. */
 int eshm_lost(ESHMHandle *handle, uint64_t *lost);
 
 /** The shape of one direction. */

@@ -60,7 +60,8 @@ typedef struct ESHMConfig {
     uint32_t reconnect_wait_ms;     /**< how long a master that is gone is looked for: 5000; 0: for ever */
     uint32_t reconnect_retry_interval_ms; /**< how often it is looked for: 100 */
     uint32_t max_reconnect_attempts;/**< how many times it is looked for: 50; 0: no limit */
-    bool auto_cleanup;              /**< the last to leave removes the file: true */
+    bool auto_cleanup;              /**< the last to leave removes the file, if either side
+                                         wanted that: true */
     bool use_threads;               /**< one background thread of the process keeps the heartbeats:
                                          true; without it the calls do */
 } ESHMConfig;
@@ -106,6 +107,17 @@ enum ESHMTakeover {
     ESHM_TAKEOVER_NEVER = 0,    /**< leave a living owner alone: opening fails and names it */
     ESHM_TAKEOVER_HUNG = 1,     /**< replace it if its heartbeat stands still */
     ESHM_TAKEOVER_ALWAYS = 2    /**< replace it whatever its state */
+};
+
+/**
+ * When the bus is removed, once both sides have left it by eshm_destroy(). A side that died has not
+ * left: then the bus stays until its role was held again and left. If the wishes of the two sides
+ * differ, the more careful one counts.
+ */
+enum ESHMCleanup {
+    ESHM_CLEANUP_WHEN_READ = 0, /**< if nothing is unread; otherwise it stays, with what is unread */
+    ESHM_CLEANUP_ALWAYS = 1,    /**< also with messages that nobody has read */
+    ESHM_CLEANUP_NEVER = 2      /**< only by eshm_remove() or by hand */
 };
 
 /** Wishes about memory; the bus works without them. */
@@ -188,13 +200,15 @@ typedef struct ESHMOptions {
     uint32_t reconnect_retry_interval_ms; /**< default: 100 */
     uint32_t max_reconnect_attempts; /**< default: 50; 0: no limit */
     uint32_t mode;              /**< permission bits of the file; default: 0600, this user only */
-    bool auto_cleanup;          /**< default: true */
+    bool auto_cleanup;          /**< default: true; false is the same as ESHM_CLEANUP_NEVER */
     bool use_threads;           /**< default: true */
     bool prefault;              /**< touch every page when opening; default: false */
     bool lock_memory;           /**< lock the segment into memory; default: false */
     bool huge_pages;            /**< ask for huge pages; default: false */
     bool guard_sigbus;          /**< survive a peer that truncates the file; default: false */
     uint8_t reserved[2];        /**< must be 0 */
+    enum ESHMCleanup cleanup;   /**< default: ESHM_CLEANUP_WHEN_READ; of no meaning without auto_cleanup */
+    uint32_t reserved_2;        /**< must be 0 */
 } ESHMOptions;
 
 /** About one message. */

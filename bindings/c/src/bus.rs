@@ -4,16 +4,19 @@ use std::ffi::c_int;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, TryLockError};
-use std::time::Duration;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use eshm::{Claim, Direction, Endpoint, Error, Geometry, Now, Peek, Reader, Role, Watch, Writer};
 
+use crate::again::{Again, Outcome};
 use crate::fault::Fault;
-use crate::seat::{Awaited, Quick, Seat, Value, Way, attend, quickly, still_quickly};
+use crate::seat::{
+    Awaited, COURTESY, Quick, SLICE, Seat, Value, Way, attend, explain, quickly, still_quickly,
+};
 use crate::slab::{Found, Key, Reserved, Slab};
-use crate::thread::{Kind, Record, Step};
-use crate::turn::Denied;
+use crate::thread::{Kind, Record};
+use crate::turn::{Denied, Held};
 
 /// What a program holds a pointer to; nothing is ever there.
 #[repr(C)]
@@ -32,7 +35,13 @@ pub struct Bus {
     /// The half that reads.
     reader: Seat<ReadEnd>,
     shown: RwLock<Option<Shown>>,
+    /// How many buses were opened here one after another. Changes with both turns held only.
+    lives: AtomicU64,
 }
+
+/// How long what is shown is waited for. It is looked at and changed for an instant; but a signal
+/// handler that interrupted that waits for itself.
+const LOOKING: Duration = Duration::from_secs(2);
 
 /// What is told without taking a turn at either half.
 pub struct Shown {
@@ -50,7 +59,26 @@ pub struct Shown {
     beats_seen: [AtomicU64; 2],
 }
 
+/// Whether [`LOOKING`] is over, which begins when this is asked first.
+fn is_over(end: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    now > *end.get_or_insert(now + LOOKING)
+}
+
 impl Shown {
+    fn of(endpoint: &Endpoint, stale_after_ms: u32) -> Shown {
+        let watch = endpoint.watch();
+        let stats = watch.stats();
+        Shown {
+            watch,
+            role: endpoint.role(),
+            geometry: Direction::BOTH.map(|direction| endpoint.geometry(direction)),
+            stale_after_ms,
+            refused: endpoint.refused().iter().map(crate::types::wish_bit).sum(),
+            beats_seen: [stats.master.beats, stats.slave.beats].map(AtomicU64::new),
+        }
+    }
+
     /// The shape of one direction.
     #[must_use]
     pub fn geometry(&self, direction: Direction) -> Geometry {
@@ -149,10 +177,48 @@ impl Awaited for WriteEnd {
 pub struct ReadEnd {
     /// The open peek; as the claim of [`WriteEnd`].
     pub peek: Option<Peek<'static>>,
-    /// How many lost messages the program was told of.
-    pub lost_told: u64,
+    /// How many messages were lost, and how many of them the program was told of.
+    pub losses: Losses,
+    /// How to open the bus again when it is lost: of handles of ESHM 1.0 only.
+    pub again: Option<Box<Again>>,
     /// The reader.
     pub reader: Pinned<Reader>,
+}
+
+/// Counts lost messages over all the readers that a handle has, one after another.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Losses {
+    /// Of the readers before.
+    before: u64,
+    /// Of the present reader, when it was asked last.
+    seen: u64,
+    /// What the program was told of, of all.
+    told: u64,
+}
+
+impl Losses {
+    /// How many there were in all, where the present reader counts so many. A reader that counts less
+    /// than before began anew.
+    pub fn total(&mut self, counted: u64) -> u64 {
+        if counted < self.seen {
+            self.before = self.before.wrapping_add(self.seen);
+        }
+        self.seen = counted;
+        self.before.wrapping_add(counted)
+    }
+
+    /// How many of them the program was not told of yet; it is told now.
+    pub fn untold(&mut self, counted: u64) -> u64 {
+        let total = self.total(counted);
+        // The total never goes back.
+        total.wrapping_sub(std::mem::replace(&mut self.told, total))
+    }
+
+    /// Another reader counts from here on, from 0.
+    fn renew(&mut self, counted: u64) {
+        self.before = self.total(counted);
+        self.seen = 0;
+    }
 }
 
 // SAFETY: as for `WriteEnd`.
@@ -214,6 +280,7 @@ impl Open {
         if bus.writer.is_inherited() {
             return Err(Fault::Eshm(Error::Forked));
         }
+        let mut end = None;
         let shown = loop {
             match bus.shown.try_read() {
                 Ok(shown) => break shown,
@@ -222,6 +289,8 @@ impl Open {
                 Err(TryLockError::WouldBlock) if !self.key().is_open() => {
                     return Err(Fault::NoHandle);
                 }
+                // Being changed, which is over at once unless this is a handler that interrupted it.
+                Err(TryLockError::WouldBlock) if is_over(&mut end) => return Err(Fault::Nested),
                 Err(TryLockError::WouldBlock) => std::thread::yield_now(),
             }
         };
@@ -239,17 +308,63 @@ impl Open {
         match bus.leave() {
             Ok(()) => Ok(()),
             // From a signal handler inside a call of this thread: that call still needs it.
-            Err(Denied::Nested) => {
+            Err(Denied::Nested | Denied::Busy) => {
                 reserved.reopen();
                 Err(Fault::Nested)
             }
             // A child of the process that opened it, and what it holds was in use at the fork. The
             // operating system takes it down with the child.
-            Err(Denied::Forked | Denied::Busy) => {
+            Err(Denied::Forked) => {
                 std::mem::forget(reserved);
                 Ok(())
             }
         }
+    }
+
+    /// Which of the buses that the handle has one after another it has now.
+    #[inline]
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        // Acquire: pairs with `open_again`; who sees the number sees the ends.
+        self.found.slot.body.lives.load(Ordering::Acquire)
+    }
+
+    /// After a call was told that the bus it had in this life is lost: opens it again if the handle is
+    /// one for which that is done, and if it is time. If not, what the call was told stays.
+    pub fn open_again(&self, life: u64, fault: Fault) -> Result<Outcome, Fault> {
+        let bus = &self.found.slot.body;
+        let busy = |denied| explain(denied, Error::Timeout);
+        let (mut writing, mut reading) = bus.hold_both().map_err(busy)?;
+        if !self.key().is_open() {
+            return Err(Fault::NoHandle);
+        }
+        if bus.lives.load(Ordering::Relaxed) != life {
+            return Ok(Outcome::Opened);
+        }
+        let (writer, reader) = (bus.writer.value(&mut writing), bus.reader.value(&mut reading));
+        let (Some(writer), Some(reader)) = (writer, reader) else { return Err(Fault::NoHandle) };
+        let Some(again) = reader.again.as_mut() else { return Err(fault) };
+        let now = Instant::now();
+        // What an open claim or peek points to must stay where it is.
+        if writer.claim.is_some() || reader.peek.is_some() {
+            return Ok(Outcome::NotYet(now + SLICE));
+        }
+        let Some(endpoint) = again.look(now)? else { return Ok(again.outcome(now)) };
+        let Some(mut shown) = bus.shown_to_change() else {
+            return Ok(Outcome::NotYet(now + SLICE));
+        };
+        reader.losses.renew(reader.reader.lost());
+        let stale_after_ms = shown.as_ref().map_or(0, |shown| shown.stale_after_ms);
+        *shown = Some(Shown::of(&endpoint, stale_after_ms));
+        let (new_writer, new_reader) = endpoint.split();
+        let old = (
+            std::mem::replace(&mut writer.writer, Pinned::new(new_writer)),
+            std::mem::replace(&mut reader.reader, Pinned::new(new_reader)),
+        );
+        bus.lives.store(life + 1, Ordering::Release);
+        drop(shown);
+        drop(old);
+        Ok(Outcome::Opened)
     }
 }
 
@@ -259,17 +374,51 @@ impl Bus {
             writer: Seat::new(Kind::Writing),
             reader: Seat::new(Kind::Reading),
             shown: RwLock::new(None),
+            lives: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes both turns. Nobody waits for the one with the other in hand: a signal handler that
+    /// interrupted a call on the other half may be waiting for the one.
+    fn hold_both(&self) -> Result<(Held<'_>, Held<'_>), Denied> {
+        loop {
+            let writing = self.writer.hold()?;
+            match self.reader.hold_within(SLICE) {
+                Ok(reading) => return Ok((writing, reading)),
+                Err(Denied::Busy) => {}
+                Err(denied) => return Err(denied),
+            }
+            drop(writing);
+            std::thread::sleep(COURTESY);
+        }
+    }
+
+    /// What is shown, to be changed; `None` if somebody looks at it all the time.
+    fn shown_to_change(&self) -> Option<RwLockWriteGuard<'_, Option<Shown>>> {
+        let mut end = None;
+        loop {
+            match self.shown.try_write() {
+                Ok(shown) => return Some(shown),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if is_over(&mut end) {
+                return None;
+            }
+            std::thread::yield_now();
         }
     }
 
     fn leave(&self) -> Result<(), Denied> {
-        let (writing, reading) = (self.writer.hold()?, self.reader.hold()?);
-        let halves = (self.writer.empty(&writing), self.reader.empty(&reading));
-        // In a child the lock may be held by a thread that exists in the parent only.
-        match self.shown.try_write() {
-            Ok(mut shown) => *shown = None,
-            Err(_) if self.writer.is_inherited() => {}
-            Err(_) => *self.shown.write().unwrap_or_else(PoisonError::into_inner) = None,
+        let (mut writing, mut reading) = self.hold_both()?;
+        let shown = match self.writer.is_inherited() {
+            // In a child the lock may be held by a thread that exists in the parent only.
+            true => self.shown.try_write().ok(),
+            false => Some(self.shown_to_change().ok_or(Denied::Busy)?),
+        };
+        let halves = (self.writer.empty(&mut writing), self.reader.empty(&mut reading));
+        if let Some(mut shown) = shown {
+            *shown = None;
         }
         drop(halves);
         Ok(())
@@ -315,15 +464,6 @@ pub unsafe fn attend_write<A>(
     unsafe { attend(record, handle.addr(), now) }
 }
 
-/// The way to the half that writes, for who may have stepped in by [`write_quickly`].
-pub fn writer_from(
-    inside: Option<&'static Record>,
-    handle: *const ESHMHandle,
-) -> Result<Way<'static, WriteEnd>, Fault> {
-    let step = inside.map(Step::new);
-    Ok(Open::find(handle)?.writer().from(step))
-}
-
 /// As [`write_quickly`], to read.
 #[inline(always)]
 pub fn read_quickly(
@@ -363,35 +503,53 @@ pub unsafe fn attend_read<A>(
     unsafe { attend(record, handle.addr(), now) }
 }
 
-/// As [`writer_from`], to read.
-pub fn reader_from(
-    inside: Option<&'static Record>,
-    handle: *const ESHMHandle,
-) -> Result<Way<'static, ReadEnd>, Fault> {
-    let step = inside.map(Step::new);
-    Ok(Open::find(handle)?.reader().from(step))
-}
-
-/// Makes a handle for an endpoint.
-pub fn publish(endpoint: Endpoint, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
+/// Makes a handle for an endpoint, which may be one that opens its bus again.
+pub fn publish(
+    endpoint: Endpoint,
+    stale_after: Duration,
+    again: Option<Again>,
+) -> Result<*mut ESHMHandle, Fault> {
     let reserved: Reserved<Bus> = BUSES.reserve().ok_or(Fault::Param("too many open handles"))?;
     let bus = &reserved.slot.body;
-    let (role, watch) = (endpoint.role(), endpoint.watch());
-    let stats = watch.stats();
-    let shown = Shown {
-        watch,
-        role,
-        geometry: Direction::BOTH.map(|direction| endpoint.geometry(direction)),
-        stale_after_ms: u32::try_from(stale_after.as_millis()).unwrap_or(u32::MAX),
-        refused: endpoint.refused().iter().map(crate::types::wish_bit).sum(),
-        beats_seen: [stats.master.beats, stats.slave.beats].map(AtomicU64::new),
-    };
+    let stale_after_ms = u32::try_from(stale_after.as_millis()).unwrap_or(u32::MAX);
+    let shown = Shown::of(&endpoint, stale_after_ms);
     *bus.shown.write().unwrap_or_else(PoisonError::into_inner) = Some(shown);
     let (writer, reader) = endpoint.split();
     bus.writer.fill(reserved.handle(), WriteEnd { claim: None, writer: Pinned::new(writer) })?;
     bus.reader.fill(
         reserved.handle(),
-        ReadEnd { peek: None, lost_told: 0, reader: Pinned::new(reader) },
+        ReadEnd {
+            peek: None,
+            losses: Losses::default(),
+            again: again.map(Box::new),
+            reader: Pinned::new(reader),
+        },
     )?;
     Ok(std::ptr::without_provenance_mut(reserved.publish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_told_once_and_exactly() {
+        let mut losses = Losses::default();
+        assert_eq!([3, 3, 10].map(|counted| losses.untold(counted)), [3, 0, 7]);
+        // A bus made anew counts from 0, perhaps before anybody asked.
+        assert_eq!([0, 2, 2].map(|counted| losses.untold(counted)), [0, 2, 0]);
+        assert_eq!(losses.total(2), 12);
+        assert_eq!((losses.untold(1), losses.total(1)), (1, 13));
+    }
+
+    #[test]
+    fn another_reader_goes_on_counting() {
+        let mut losses = Losses::default();
+        assert_eq!(losses.untold(4), 4);
+        losses.renew(6);
+        // More than before, so that it does not show in the number.
+        assert_eq!((losses.untold(9), losses.total(9)), (11, 15));
+        losses.renew(9);
+        assert_eq!((losses.untold(0), losses.total(0)), (0, 15));
+    }
 }

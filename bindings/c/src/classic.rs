@@ -4,12 +4,14 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::time::Duration;
 
-use eshm::{Error, Options, PeerState, Role, Takeover};
+use eshm::{Endpoint, Error, Options, PeerState, Role, Takeover};
 
-use crate::bus::{ESHMHandle, Open, Shown};
+use crate::again::{Again, Search, going_on};
+use crate::bus::{self, ESHMHandle, Open, ReadEnd, Shown};
 use crate::fault::Fault;
-use crate::guard::{call, status};
-use crate::open::{milliseconds, options_named};
+use crate::guard::{Answer, call, status};
+use crate::open::{connect, milliseconds, options_named};
+use crate::seat::at_once;
 use crate::types::{self, ESHMConfig, ESHMStats};
 
 /// How often an AUTO looks again when the master comes and goes at the same time.
@@ -72,6 +74,12 @@ pub unsafe fn string<'a>(text: *const c_char, what: &'static str) -> Result<&'a 
     text.to_str().map_err(|_| Fault::Param("a name or path is not UTF-8"))
 }
 
+/// `eshm_default_config`: the function of the header, for languages that do not read it.
+#[unsafe(no_mangle)]
+pub extern "C" fn eshm_default_config(shm_name: *const c_char) -> ESHMConfig {
+    call(|| Ok(ESHMConfig { shm_name, ..ESHMConfig::failed(0) }))
+}
+
 /// `eshm_init`
 ///
 /// # Safety
@@ -91,37 +99,52 @@ pub unsafe extern "C" fn eshm_init(config: *const ESHMConfig) -> *mut ESHMHandle
 fn init(config: &ESHMConfig, name: &str) -> Result<*mut ESHMHandle, Fault> {
     let role = types::role(config.role)?;
     let stale_after = milliseconds(config.stale_threshold_ms, 100);
+    let search = Search {
+        behaviour: types::disconnect(config.disconnect_behavior)?,
+        interval: milliseconds(config.reconnect_retry_interval_ms, 1),
+        attempts: config.max_reconnect_attempts,
+        wait: Duration::from_millis(config.reconnect_wait_ms.into()),
+    };
     let mut options = options_named(name, None);
     options
-        .on_disconnect(types::disconnect(config.disconnect_behavior)?)
+        .on_disconnect(search.behaviour)
         .stale_after(stale_after)
-        .reconnect_wait(Duration::from_millis(config.reconnect_wait_ms.into()))
-        .reconnect_interval(milliseconds(config.reconnect_retry_interval_ms, 1))
-        .reconnect_attempts(config.max_reconnect_attempts)
-        .auto_cleanup(config.auto_cleanup != 0)
+        .reconnect_wait(search.wait)
+        .reconnect_interval(search.interval)
+        .reconnect_attempts(search.attempts)
         .background(config.use_threads != 0);
+    clean_up(&mut options, config.auto_cleanup != 0);
     match role {
         // Takes over whoever held the role.
         Role::Master => options.role(role).takeover(Takeover::Always),
         // Only from one who does not answer any more.
         Role::Slave => options.role(role).takeover(Takeover::Hung),
-        Role::Auto => return init_either(&mut options, stale_after),
+        Role::Auto => options.takeover(Takeover::Hung),
     };
-    crate::open::open(&options, stale_after)
+    let endpoint = match role {
+        Role::Auto => connect_either(&mut options)?,
+        Role::Master | Role::Slave => connect(&options)?,
+    };
+    let again = Again::new(&options, endpoint.role(), search);
+    bus::publish(endpoint, stale_after, Some(again))
+}
+
+/// Whether the bus is removed by the last to leave, as ESHM 1.0 has it: yes or no.
+fn clean_up(options: &mut Options, wanted: bool) {
+    options.auto_cleanup(wanted);
 }
 
 /// Master if nobody is, where a master that hangs is nobody, else slave.
-fn init_either(options: &mut Options, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
-    options.takeover(Takeover::Hung);
+fn connect_either(options: &mut Options) -> Result<Endpoint, Fault> {
     for _ in 0..ROUNDS {
-        match crate::open::open(options.role(Role::Master), stale_after) {
-            Err(Fault::Eshm(Error::RoleTaken { .. })) => {}
-            done => return done,
+        match connect(options.role(Role::Master)) {
+            Err(Error::RoleTaken { .. }) => {}
+            done => return Ok(done?),
         }
-        match crate::open::open(options.role(Role::Slave), stale_after) {
+        match connect(options.role(Role::Slave)) {
             // The master left in between.
-            Err(Fault::Eshm(Error::NotFound { .. })) => {}
-            done => return done,
+            Err(Error::NotFound { .. }) => {}
+            done => return Ok(done?),
         }
     }
     Err(Fault::Eshm(Error::Timeout))
@@ -157,10 +180,22 @@ pub unsafe extern "C" fn eshm_check_remote_alive(
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let is_alive = unsafe { out(is_alive)? };
-        let state = open.with_shown(|shown| shown.watch.peer().state)?;
+        let mut state = open.with_shown(|shown| shown.watch.peer().state)?;
+        if state != PeerState::Alive {
+            look_again(handle);
+            state = open.with_shown(|shown| shown.watch.peer().state)?;
+        }
         *is_alive = u8::from(state == PeerState::Alive);
         Ok(())
     })
+}
+
+/// Opens the bus again if it is lost, for a program that waits for its peer before it reads.
+fn look_again(handle: *const ESHMHandle) {
+    // Whatever this says, reading will say.
+    let _ = going_on::<ReadEnd, _>(handle, 0, |open, _| {
+        at_once(open.reader(), |end| Ok(end.reader.next_len()?))
+    });
 }
 
 /// `eshm_get_role`

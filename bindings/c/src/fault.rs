@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use eshm::Error;
 
@@ -95,6 +97,30 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Whether it is made and dropped without memory.
+    fn is_plain(&self) -> bool {
+        match self {
+            Fault::Eshm(error) | Fault::As(_, error) => matches!(
+                error,
+                Error::Full
+                    | Error::Empty
+                    | Error::Timeout
+                    | Error::PeerDead { .. }
+                    | Error::PeerHung { .. }
+                    | Error::Fenced { .. }
+                    | Error::Forked
+                    | Error::Lost { .. }
+                    | Error::TooLong { .. }
+                    | Error::BufferTooSmall { .. }
+                    | Error::WrongSize { .. }
+            ),
+            Fault::Param(_) | Fault::NoHandle | Fault::NoHeart | Fault::Nested => true,
+            Fault::Panicked(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -135,9 +161,65 @@ pub fn text(code: c_int) -> &'static CStr {
     known.and_then(|index| TEXTS.get(index)).copied().unwrap_or(c"Unknown error")
 }
 
+/// The last failure of a thread. Kept as it came: a busy loop on a full ring formats nothing.
+///
+/// A signal handler may fail in the middle of a call that fails. So what needs memory has a place
+/// apart ([`OTHER`]), which failures that need none leave alone, and nothing is allocated or freed in
+/// their course; and who finds the places in use keeps out of them.
+struct Last {
+    in_use: Cell<bool>,
+    /// Whether it is `plain`, and not in the other place.
+    is_plain: Cell<bool>,
+    /// Needs no drop: or else the first failure of a thread would ask for memory to be told of its end.
+    plain: Cell<Option<ManuallyDrop<Fault>>>,
+}
+
+impl Last {
+    const fn new() -> Last {
+        Last { in_use: Cell::new(false), is_plain: Cell::new(true), plain: Cell::new(None) }
+    }
+
+    /// Does something with the places, unless this thread is at it already.
+    fn with<T>(&self, body: impl FnOnce(&Last) -> T) -> Option<T> {
+        if self.in_use.replace(true) {
+            return None;
+        }
+        // For signal handlers of this thread, which is all that can come in between.
+        compiler_fence(Ordering::SeqCst);
+        let done = body(self);
+        compiler_fence(Ordering::SeqCst);
+        self.in_use.set(false);
+        Some(done)
+    }
+
+    fn keep(&self, fault: Fault) {
+        let is_plain = fault.is_plain();
+        if is_plain {
+            self.plain.set(Some(ManuallyDrop::new(fault)));
+        } else {
+            // A thread that is ending has no place for it any more; then only the code remains.
+            let _ = OTHER.try_with(|other| other.set(Some(fault)));
+        }
+        self.is_plain.set(is_plain);
+    }
+
+    fn look<T>(&self, look: impl FnOnce(Option<&Fault>) -> T) -> T {
+        if self.is_plain.get() {
+            let fault = self.plain.take();
+            let seen = look(fault.as_deref());
+            self.plain.set(fault);
+            return seen;
+        }
+        let fault = OTHER.try_with(Cell::take).unwrap_or_default();
+        let seen = look(fault.as_ref());
+        let _ = OTHER.try_with(|other| other.set(fault));
+        seen
+    }
+}
+
 thread_local! {
-    /// The last failure of this thread. Kept as it came: a busy loop on a full ring formats nothing.
-    static LAST: Cell<Option<Fault>> = const { Cell::new(None) };
+    static LAST: Last = const { Last::new() };
+    static OTHER: Cell<Option<Fault>> = const { Cell::new(None) };
     /// Its text, once somebody asked.
     static TEXT: RefCell<CString> = RefCell::new(CString::default());
 }
@@ -146,8 +228,12 @@ thread_local! {
 #[cold]
 pub fn remember(fault: Fault) -> c_int {
     let code = fault.code();
-    // A thread that is ending has no place for it any more; then only the code remains.
-    let _ = LAST.try_with(|last| last.set(Some(fault)));
+    LAST.with(|last| {
+        let mut fault = Some(fault);
+        last.with(|last| fault.take().map(|fault| last.keep(fault)));
+        // In a handler that has no place for it: freeing memory is not for it either.
+        std::mem::forget(fault);
+    });
     code
 }
 
@@ -159,10 +245,13 @@ pub fn last_code() -> c_int {
 
 fn with_last<T>(look: impl FnOnce(Option<&Fault>) -> T) -> T {
     LAST.with(|last| {
-        let fault = last.take();
-        let seen = look(fault.as_ref());
-        last.set(fault);
-        seen
+        let mut look = Some(look);
+        let seen = last.with(|last| look.take().map(|look| last.look(look)));
+        match (seen.flatten(), look) {
+            (Some(seen), _) => seen,
+            (None, Some(look)) => look(None),
+            (None, None) => unreachable!("it looked, and so saw something"),
+        }
     })
 }
 
@@ -206,6 +295,22 @@ mod tests {
         for unknown in [1, -16, c_int::MIN, c_int::MAX] {
             assert_eq!(text(unknown), c"Unknown error");
         }
+    }
+
+    #[test]
+    fn a_failure_in_the_middle_of_another_leaves_it_whole() {
+        let name = Error::NotFound { path: "somewhere".into() };
+        remember(Fault::Eshm(name.clone()));
+        with_last(|fault| {
+            // As a signal handler would.
+            assert_eq!(remember(Fault::Nested), MUTEX_LOCK);
+            assert_eq!(remember(Fault::Eshm(name.clone())), SHM_ATTACH);
+            assert_eq!(last_code(), SUCCESS);
+            assert_eq!(fault, Some(&Fault::Eshm(name.clone())));
+        });
+        assert_eq!(last_code(), SHM_ATTACH);
+        remember(Fault::Nested);
+        assert_eq!(last_code(), MUTEX_LOCK);
     }
 
     #[test]

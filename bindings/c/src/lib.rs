@@ -16,9 +16,10 @@
 //! ([`path`]), and two more functions of eshm for it, which are not for others.
 //!
 //! Reading order: [`guard`], [`fault`], [`slab`], [`turn`] with [`thread`], [`seat`], [`bus`], then
-//! the calls: [`classic`] and [`path`] (ESHM 1.0), and [`open`], [`message`], [`batch`], [`place`], [`state`],
+//! the calls: [`classic`], [`path`] and [`again`] (ESHM 1.0), and [`open`], [`message`], [`batch`], [`place`], [`state`],
 //! [`tap`], [`list`]. The structs of the headers are in [`types`]; [`sized`] lets them grow.
 
+pub mod again;
 pub mod batch;
 pub mod bus;
 pub mod classic;

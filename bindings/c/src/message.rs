@@ -215,8 +215,9 @@ pub unsafe extern "C" fn eshm_lost(handle: *mut ESHMHandle, lost: *mut u64) -> c
         let open = Open::find(handle)?;
         // SAFETY: as the caller promises.
         let lost = unsafe { out(lost)? };
-        let end = open.reader().take_briefly()?;
-        *lost = end.unpeeked()?.lost();
+        let mut end = open.reader().take_briefly()?;
+        let counted = end.unpeeked()?.lost();
+        *lost = end.losses.total(counted);
         Ok(())
     })
 }
@@ -245,8 +246,7 @@ pub unsafe extern "C" fn eshm_get_geometry(
 impl ReadEnd {
     /// How many messages were lost that the program was not told of yet.
     pub fn lost_now(&mut self) -> u64 {
-        let lost = self.reader.lost();
-        lost - std::mem::replace(&mut self.lost_told, lost)
+        self.losses.untold(self.reader.lost())
     }
 
     /// The reader, unless a peek borrows it.

@@ -4,14 +4,14 @@ use std::ffi::c_char;
 use std::path::Path;
 use std::time::Duration;
 
-use eshm::{Direction, Disconnect, Geometry, Options, Role};
+use eshm::{Direction, Disconnect, Endpoint, Error, Geometry, Options, Role};
 
 use crate::bus::{self, ESHMHandle};
 use crate::classic::string;
 use crate::fault::Fault;
 use crate::guard::call;
 use crate::sized;
-use crate::types::{self, ESHMGeometry, ESHMOptions};
+use crate::types::{self, Cleanup, ESHMGeometry, ESHMOptions};
 
 /// Where segments are unless said otherwise.
 pub const DIRECTORY: &str = "/dev/shm";
@@ -57,6 +57,8 @@ fn defaults() -> ESHMOptions {
         huge_pages: 0,
         guard_sigbus: 0,
         reserved: [0; 2],
+        cleanup: 0,
+        reserved_2: 0,
     }
 }
 
@@ -75,7 +77,7 @@ pub unsafe fn given<'a>(
     let name = unsafe { string(asked.name, "name is NULL")? };
     // SAFETY: as the caller promises.
     let directory = unsafe { directory(asked.directory)? };
-    if asked.reserved != [0; 2] {
+    if asked.reserved != [0; 2] || asked.reserved_2 != 0 {
         return Err(Fault::Param("reserved is not 0; start from eshm_default_options()"));
     }
     Ok((asked, name, directory))
@@ -124,9 +126,14 @@ fn behave(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
         .reconnect_wait(Duration::from_millis(asked.reconnect_wait_ms.into()))
         .reconnect_interval(milliseconds(asked.reconnect_retry_interval_ms, 1))
         .reconnect_attempts(asked.max_reconnect_attempts)
-        .auto_cleanup(asked.auto_cleanup != 0)
         .background(asked.use_threads != 0);
+    clean_up(options, types::cleanup(asked.cleanup, asked.auto_cleanup != 0)?);
     Ok(())
+}
+
+/// When the bus is removed. The core knows only yes and no as yet.
+fn clean_up(options: &mut Options, wish: Cleanup) {
+    options.auto_cleanup(wish != Cleanup::Never);
 }
 
 fn shape(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
@@ -156,11 +163,16 @@ fn place(options: &mut Options, asked: &ESHMOptions) {
 }
 
 /// Opens, and makes a handle.
-pub fn open(options: &Options, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
+fn open(options: &Options, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
+    bus::publish(connect(options)?, stale_after, None)
+}
+
+/// Opens as all handles of C are.
+pub fn connect(options: &Options) -> Result<Endpoint, Error> {
     let endpoint = options.open()?;
     if endpoint.role() == Role::Master {
         // Only a slave gives up on its peer: a master that has no slave waits for one.
         endpoint.set_on_disconnect(Disconnect::Never);
     }
-    bus::publish(endpoint, stale_after)
+    Ok(endpoint)
 }

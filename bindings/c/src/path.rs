@@ -17,12 +17,13 @@ use std::ffi::{c_int, c_void};
 
 use eshm::{Error, Now, Reader, Writer};
 
-use crate::bus::{self, ESHMHandle};
+use crate::again::going_on;
+use crate::bus::{self, ESHMHandle, ReadEnd, WriteEnd};
 use crate::classic::{given, place};
 use crate::fault::{BUFFER_TOO_SMALL, Fault};
 use crate::guard::{call, status};
 use crate::seat::{Quick, at_once, with_time};
-use crate::thread::Record;
+use crate::thread::{Record, Step};
 
 /// `ESHM_MAX_DATA_SIZE`: the most that `eshm_write` takes, whatever the geometry.
 const MAX_DATA_SIZE: usize = 4096;
@@ -107,11 +108,18 @@ unsafe extern "C" fn write_rung(
     size: usize,
     inside: &'static Record,
 ) -> c_int {
-    status(|| {
+    call(|| {
         // SAFETY: as the caller of `eshm_write` promises.
         let message = unsafe { std::slice::from_raw_parts(data.cast(), size) };
         // SAFETY: so the try before said.
-        Ok(unsafe { bus::attend_write(inside, handle, |writer| writer.attend_write(message)) }?)
+        let written =
+            unsafe { bus::attend_write(inside, handle, |writer| writer.attend_write(message)) };
+        match written {
+            // It is in no bus: once more, in the one that comes.
+            // SAFETY: as the caller of `eshm_write` promises.
+            Err(Error::Lost { .. }) => Ok(unsafe { write_any(handle, data, size, None) }),
+            written => Ok(written.map(|()| 0)?),
+        }
     })
 }
 
@@ -122,13 +130,16 @@ unsafe extern "C" fn write_any(
     inside: Inside,
 ) -> c_int {
     status(|| {
-        let way = bus::writer_from(inside, handle)?;
-        if size > MAX_DATA_SIZE {
-            return Err(too_long(size));
-        }
-        // SAFETY: as the caller of `eshm_write` promises.
-        let message = unsafe { given(data, size)? };
-        at_once(way, |end| Ok(end.writer.try_write(message)?))
+        let mut step = inside.map(Step::new);
+        going_on::<WriteEnd, _>(handle, 0, |open, _| {
+            let way = open.writer().from(step.take());
+            if size > MAX_DATA_SIZE {
+                return Err(too_long(size));
+            }
+            // SAFETY: as the caller of `eshm_write` promises.
+            let message = unsafe { given(data, size)? };
+            at_once(way, |end| Ok(end.writer.try_write(message)?))
+        })
     })
 }
 
@@ -323,8 +334,10 @@ unsafe extern "C" fn read_rung(
         // SAFETY: so the try before said.
         let read = unsafe { bus::attend_read(inside, handle, |reader| reader.attend_read(len)) };
         match read {
-            // SAFETY: as the caller of `eshm_read` promises.
-            Err(Error::Empty) => Ok(unsafe { read_any(handle, buffer, size, timeout_ms, None) }),
+            Err(Error::Empty | Error::Lost { .. }) => {
+                // SAFETY: as the caller of `eshm_read` promises.
+                Ok(unsafe { read_any(handle, buffer, size, timeout_ms, None) })
+            }
             read => Ok(read?.cast_signed()),
         }
     })
@@ -338,15 +351,18 @@ unsafe extern "C" fn read_any(
     inside: Inside,
 ) -> isize {
     call(|| {
-        let way = bus::reader_from(inside, handle)?;
-        // SAFETY: as the caller of `eshm_read` promises.
-        let buffer = unsafe { place(buffer, size)? };
-        with_time(
-            way,
-            timeout_ms,
-            buffer,
-            |end, buffer| Ok(end.reader.try_read(buffer)?.cast_signed()),
-            |end, buffer, wait| Ok(end.reader.read_timeout(buffer, wait)?.cast_signed()),
-        )
+        let mut step = inside.map(Step::new);
+        going_on::<ReadEnd, _>(handle, timeout_ms, |open, timeout_ms| {
+            let way = open.reader().from(step.take());
+            // SAFETY: as the caller of `eshm_read` promises.
+            let buffer = unsafe { place(buffer, size)? };
+            with_time(
+                way,
+                timeout_ms,
+                buffer,
+                |end, buffer| Ok(end.reader.try_read(buffer)?.cast_signed()),
+                |end, buffer, wait| Ok(end.reader.read_timeout(buffer, wait)?.cast_signed()),
+            )
+        })
     })
 }

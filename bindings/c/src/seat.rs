@@ -17,11 +17,11 @@ use crate::thread::{self, Kind, Record, Step};
 use crate::turn::{Denied, Held, Patience, Turn};
 
 /// The longest that a call waits without looking whether its handle is still open.
-const SLICE: Duration = Duration::from_millis(20);
+pub const SLICE: Duration = Duration::from_millis(20);
 /// How long a waiting thread stands back for others that want the same seat.
-const COURTESY: Duration = Duration::from_micros(200);
+pub const COURTESY: Duration = Duration::from_micros(200);
 /// The timeout that never runs out.
-const FOREVER: u32 = u32::MAX;
+pub const FOREVER: u32 = u32::MAX;
 
 /// A value and the turns at it.
 #[repr(C)]
@@ -80,12 +80,22 @@ impl<V: Value> Seat<V> {
         self.turn.enter(|| Patience::Endless)
     }
 
+    /// As [`Seat::hold`], but not for longer than this.
+    pub fn hold_within(&self, time: Duration) -> Result<Held<'_>, Denied> {
+        self.turn.enter(|| Patience::Until(Instant::now() + time))
+    }
+
     /// Takes the value out, and the ticket that leads to it.
-    pub fn empty(&self, held: &Held<'_>) -> Option<V> {
+    pub fn empty(&self, held: &mut Held<'_>) -> Option<V> {
+        self.value(held).take()
+    }
+
+    /// The value, for who holds the turn. No ticket leads to it any more.
+    pub fn value<'a>(&'a self, held: &'a mut Held<'_>) -> &'a mut Option<V> {
         assert!(held.is_of(&self.turn), "the turn of another seat");
         held.allow(|| None);
-        // SAFETY: the turn is held.
-        unsafe { (*self.value.get()).take() }
+        // SAFETY: the turn is held, and borrowed for as long as the reference lives.
+        unsafe { &mut *self.value.get() }
     }
 
     /// Whether this process is a child of the one that filled the seat.
@@ -147,8 +157,9 @@ impl<V: Value> Drop for Seated<'_, V> {
     }
 }
 
+/// What a call fails with that did not get its turn.
 #[cold]
-fn explain(denied: Denied, busy: Error) -> Fault {
+pub fn explain(denied: Denied, busy: Error) -> Fault {
     match denied {
         Denied::Busy => Fault::Eshm(busy),
         Denied::Nested => Fault::Nested,

@@ -118,8 +118,8 @@ where
     let reserved = found.close().ok_or(Fault::NoHandle)?;
     let seat = &reserved.slot.body;
     match seat.hold() {
-        Ok(held) => {
-            drop(seat.empty(&held));
+        Ok(mut held) => {
+            drop(seat.empty(&mut held));
             Ok(())
         }
         Err(Denied::Nested) => {

@@ -8,7 +8,10 @@
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence,
+};
+use std::time::{Duration, Instant};
 
 use crate::slab::SLOT_SHIFT;
 
@@ -203,7 +206,8 @@ pub fn current() -> usize {
     }
     #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux")))]
     {
-        thread_local!(static HERE: u8 = const { 0 });
+        // Aligned, so that the lowest bit is free.
+        thread_local!(static HERE: u64 = const { 0 });
         HERE.with(|here| ptr::from_ref(here).addr())
     }
 }
@@ -222,6 +226,13 @@ pub fn record(kind: Kind, handle: usize) -> Option<&'static Record> {
     }
     here::set(records);
     Some(records.of(kind, handle))
+}
+
+/// The calling thread's record for the turn of a handle, if it has one. Makes nothing, and so may be
+/// called from a signal handler.
+#[must_use]
+pub fn known(kind: Kind, handle: usize) -> Option<&'static Record> {
+    find(current()).map(|records| records.of(kind, handle))
 }
 
 fn find(thread: usize) -> Option<&'static Records> {
@@ -341,26 +352,80 @@ mod here {
     }
 }
 
-/// Makes every other running thread of this process pass a full barrier; false if the system does
-/// not let us.
-#[must_use]
-pub fn barrier_everywhere() -> bool {
-    membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
-        || (register() && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED))
+/// How long a store of another thread may take to arrive when nothing hurries it: many times what any
+/// core keeps one back, and longer than the time between two interrupts that would empty its buffer.
+const ARRIVED: Duration = Duration::from_millis(20);
+
+/// Whether threads can be given turns for themselves: whether [`membarrier`] works, as far as is
+/// known.
+static KNOWN: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const WORKS: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// Makes every other running thread of this process pass a full barrier.
+///
+/// If the system does not do that any more (a filter for system calls was installed since
+/// [`has_barrier`] said that it does), waits instead. That is no barrier by the letter of the memory
+/// model, which sets no bound to the time that a store takes to arrive, and loads to be repeated that
+/// came too early; the machines do: see "Temporally Bounding TSO for Fence-Free Asymmetric
+/// Synchronization" (Morrison, Afek; 2015). It happens once per turn that has an owner then, since
+/// nobody becomes one afterwards.
+pub fn barrier_everywhere() {
+    let works = membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
+        || (register() && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED));
+    if !works {
+        KNOWN.store(REFUSED, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        sleep(ARRIVED);
+        fence(Ordering::SeqCst);
+    }
 }
 
-/// Whether [`barrier_everywhere`] works here, as found out once.
+/// Sleeps for this time, also if signals come, and whatever system calls are refused.
+fn sleep(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(rest) = end.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
+    {
+        std::thread::yield_now();
+        // A wait that nothing ends but its time.
+        wait(&AtomicU32::new(0), 0, rest);
+    }
+}
+
+/// Whether [`barrier_everywhere`] is quick here.
 #[must_use]
 pub fn has_barrier() -> bool {
-    static KNOWN: AtomicU8 = AtomicU8::new(0);
     match KNOWN.load(Ordering::Relaxed) {
-        0 => {
-            let works = register() && barrier_everywhere();
-            KNOWN.store(if works { 1 } else { 2 }, Ordering::Relaxed);
+        UNKNOWN => {
+            let works = register() && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+            KNOWN.store(if works { WORKS } else { REFUSED }, Ordering::Relaxed);
             works
         }
-        known => known == 1,
+        known => known == WORKS,
     }
+}
+
+/// Waits on a word of this process until it is not `value` any more, or somebody wakes, or the time
+/// is over.
+pub fn wait(word: &AtomicU32, value: u32, at_most: Duration) {
+    let time = libc::timespec {
+        tv_sec: at_most.as_secs() as libc::time_t,
+        tv_nsec: at_most.subsec_nanos() as libc::c_long,
+    };
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word and the time live for the length of the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, &raw const time) };
+}
+
+/// What the kernel can wait on of a word. Two threads may be the same there: then one sleeps for a nap
+/// that it could have spared, and looks again.
+#[must_use]
+pub fn low_half(word: &AtomicUsize) -> &AtomicU32 {
+    let halves = size_of::<usize>() / size_of::<u32>();
+    let low = if cfg!(target_endian = "big") { halves - 1 } else { 0 };
+    // SAFETY: inside of the word, aligned since it is, and the kernel alone looks at it by half.
+    unsafe { &*word.as_ptr().cast::<AtomicU32>().add(low) }
 }
 
 /// Wakes who waits on a word of this process.

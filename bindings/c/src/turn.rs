@@ -14,8 +14,17 @@
 //!
 //! Light is a compiler fence; heavy is `membarrier`, which makes every running thread of the
 //! process pass a full barrier. So either the owner sees that it is none any more, or the other
-//! sees that the owner is inside. From then on the word is an ordinary lock (0 free, 1 taken, 2
-//! taken and somebody sleeps), until one thread again comes often enough alone.
+//! sees that the owner is inside. From then on the word is an ordinary lock (who has it, and whether
+//! somebody sleeps), until one thread again comes often enough alone.
+//!
+//! The word names its holder in the same instruction that takes it, and `inside` is the word of the
+//! owner: so a signal handler finds out at every instruction whether it interrupted the turn that it
+//! asks for. If so it is turned away; it must not wait, not even for another thread, which may be
+//! waiting for the interrupted one.
+//!
+//! The heavy barrier may be refused when it is needed (a filter for system calls that came later).
+//! Then the other waits for so long that the owner's word has arrived by itself
+//! ([`thread::barrier_everywhere`]), and from then on nobody becomes an owner.
 //!
 //! A ticket (see [`thread::step_in`]) spares the owner the way to the turn, which costs as much as the
 //! message: it is found by the handle alone, and leads to what the turn protects. The owner issues it
@@ -34,12 +43,14 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use std::time::{Duration, Instant};
 
-use crate::thread::{self, Kind, OUTSIDE, Record, Step, wake_all};
+use crate::thread::{self, Kind, OUTSIDE, Record, Step, low_half, wait, wake_all};
 
 /// How often a thread comes alone before the turn is made its own, the first time.
 const FIRST_PRICE: u32 = 16;
 /// The most that this grows to, by doubling each time the turn is taken back.
 const LAST_PRICE: u32 = 1 << 16;
+/// In the word: somebody sleeps until it changes.
+const SLEEPERS: usize = 1;
 /// How long a sleep may last before looking again whether this is still the same process.
 const NAP: Duration = Duration::from_millis(20);
 
@@ -72,8 +83,9 @@ pub struct Turn {
     /// The handle that it is the turn of.
     handle: AtomicUsize,
     kind: Kind,
-    word: AtomicU32,
-    holder: AtomicUsize,
+    /// The thread that has the turn without being its owner, as [`thread::current`] tells it, and
+    /// [`SLEEPERS`]; 0 if there is none.
+    word: AtomicUsize,
     /// The holder waits for something that may take long.
     patient: AtomicBool,
     /// How many threads wait for the turn.
@@ -99,8 +111,7 @@ impl Turn {
             kind,
             owner: AtomicPtr::new(ptr::null_mut()),
             handle: AtomicUsize::new(0),
-            word: AtomicU32::new(0),
-            holder: AtomicUsize::new(0),
+            word: AtomicUsize::new(0),
             patient: AtomicBool::new(false),
             wanted: AtomicU32::new(0),
             process: AtomicU32::new(0),
@@ -116,7 +127,6 @@ impl Turn {
         if self.process.swap(std::process::id(), Ordering::Relaxed) != std::process::id() {
             // A place inherited through a fork: nobody of this process is in it.
             self.word.store(0, Ordering::Relaxed);
-            self.holder.store(0, Ordering::Relaxed);
             self.wanted.store(0, Ordering::Relaxed);
             self.patient.store(false, Ordering::Relaxed);
             self.owner.store(ptr::null_mut(), Ordering::Relaxed);
@@ -140,7 +150,7 @@ impl Turn {
             && record.thread == thread::current()
             && record.inside.load(Ordering::Relaxed) == OUTSIDE
         {
-            record.inside.store(self.handle.load(Ordering::Relaxed) as u32, Ordering::Relaxed);
+            record.inside.store(self.handle() as u32, Ordering::Relaxed);
             if self.is_owned_by(record) {
                 return Ok(Held { turn: self, record: Some(record) });
             }
@@ -184,7 +194,6 @@ impl Turn {
     #[inline(never)]
     fn enter_locked(&self, patience: Patience) -> Result<Held<'_>, Denied> {
         self.lock(patience)?;
-        self.holder.store(thread::current(), Ordering::Relaxed);
         let owner = self.owner.load(Ordering::Relaxed);
         // SAFETY: records are never freed; acquire by `lock`, whose last holder wrote `owner`.
         if let Some(record) = unsafe { owner.as_ref() }
@@ -198,15 +207,17 @@ impl Turn {
 
     /// Takes the turn back from its owner. Only with the word held.
     fn revoke(&self, record: &'static Record, patience: Patience) -> Result<(), Denied> {
+        if record.thread == thread::current() && self.is_inside(record) {
+            return Err(Denied::Nested);
+        }
         self.owner.store(ptr::null_mut(), Ordering::Relaxed);
         self.wanted.fetch_add(1, Ordering::Relaxed);
         // Heavy side: said that nobody is owner, then look who is inside.
-        let is_seen = thread::barrier_everywhere() && {
-            // From the first barrier on the owner issues no ticket that it keeps.
-            record.withdraw(self.handle.load(Ordering::Relaxed));
-            thread::barrier_everywhere()
-        };
-        let outcome = if is_seen { self.outlast(record, patience) } else { Err(Denied::Busy) };
+        thread::barrier_everywhere();
+        // From this barrier on the owner issues no ticket that it keeps.
+        record.withdraw(self.handle());
+        thread::barrier_everywhere();
+        let outcome = self.outlast(record, patience);
         self.wanted.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(()) => self.price.store(self.dearer(), Ordering::Relaxed),
@@ -216,47 +227,65 @@ impl Turn {
         outcome
     }
 
+    /// Whether the thread of this record says that it is inside. Acquire: pairs with `leave_owned`.
+    fn is_inside(&self, record: &Record) -> bool {
+        record.inside.load(Ordering::Acquire) == self.handle() as u32
+    }
+
     fn dearer(&self) -> u32 {
         (self.price.load(Ordering::Relaxed) * 2).min(LAST_PRICE)
     }
 
     /// Waits until the former owner is out.
     fn outlast(&self, record: &'static Record, patience: Patience) -> Result<(), Denied> {
-        let (inside, id) = (&record.inside, self.handle.load(Ordering::Relaxed) as u32);
+        let id = self.handle() as u32;
         let mut tries = 0;
-        // Acquire: pairs with `leave_owned`.
-        while inside.load(Ordering::Acquire) == id {
-            if record.thread == thread::current() {
-                return Err(Denied::Nested);
-            }
-            self.nap(inside, id, patience, &mut tries)?;
+        while self.is_inside(record) {
+            self.nap(&record.inside, id, patience, &mut tries)?;
         }
         Ok(())
     }
 
     fn lock(&self, patience: Patience) -> Result<(), Denied> {
+        let me = thread::current();
         // Acquire: pairs with the release in `unlock`.
-        let free = self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
-        if free.is_ok() {
-            return Ok(());
-        }
-        // Only this thread writes its own number there, and takes it away before it leaves.
-        if self.holder.load(Ordering::Relaxed) == thread::current() {
+        let free = self.word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
+        let Err(seen) = free else { return Ok(()) };
+        // Either is of this thread's own saying: true, or not said, for as long as this call lasts.
+        // Who is inside may be what the holder waits for.
+        let is_owner_inside =
+            || thread::known(self.kind, self.handle()).is_some_and(|record| self.is_inside(record));
+        if seen & !SLEEPERS == me || is_owner_inside() {
             return Err(Denied::Nested);
         }
         self.wanted.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.lock_contended(patience);
+        let outcome = self.lock_contended(me, patience);
         self.wanted.fetch_sub(1, Ordering::Relaxed);
         outcome
     }
 
-    fn lock_contended(&self, patience: Patience) -> Result<(), Denied> {
+    fn lock_contended(&self, me: usize, patience: Patience) -> Result<(), Denied> {
         let mut tries = 0;
-        // Acquire: pairs with the release in `unlock`.
-        while self.word.swap(2, Ordering::Acquire) != 0 {
-            self.nap(&self.word, 2, patience, &mut tries)?;
+        loop {
+            let seen = self.word.load(Ordering::Relaxed);
+            // Who waited leaves the mark, since others may have come to sleep meanwhile.
+            let wanted = if seen == 0 { me | SLEEPERS } else { seen | SLEEPERS };
+            // Acquire: pairs with the release in `unlock`.
+            let order = (Ordering::Acquire, Ordering::Relaxed);
+            if seen != wanted
+                && self.word.compare_exchange_weak(seen, wanted, order.0, order.1).is_err()
+            {
+                continue;
+            }
+            if seen == 0 {
+                return Ok(());
+            }
+            self.nap(low_half(&self.word), wanted as u32, patience, &mut tries)?;
         }
-        Ok(())
+    }
+
+    fn handle(&self) -> usize {
+        self.handle.load(Ordering::Relaxed)
     }
 
     /// Spins a little, then sleeps until `word` is not `value` any more, or for a while.
@@ -291,10 +320,9 @@ impl Turn {
     #[cold]
     #[inline(never)]
     fn unlock(&self) {
-        self.holder.store(0, Ordering::Relaxed);
         // Release: pairs with the acquires in `lock`.
-        if self.word.swap(0, Ordering::Release) == 2 {
-            wake_all(&self.word);
+        if self.word.swap(0, Ordering::Release) & SLEEPERS != 0 {
+            wake_all(low_half(&self.word));
         }
     }
 
@@ -311,7 +339,7 @@ impl Turn {
         self.streak.store(streak, Ordering::Relaxed);
         if streak >= self.price.load(Ordering::Relaxed) && thread::has_barrier() {
             self.streak.store(0, Ordering::Relaxed);
-            let record = thread::record(self.kind, self.handle.load(Ordering::Relaxed));
+            let record = thread::record(self.kind, self.handle());
             let owner = record.map_or(ptr::null_mut(), |record| ptr::from_ref(record).cast_mut());
             self.owner.store(owner, Ordering::Relaxed);
         }
@@ -324,7 +352,7 @@ impl Held<'_> {
     #[inline(always)]
     pub fn allow(&self, place: impl FnOnce() -> Option<NonNull<()>>) {
         let Some(record) = self.record else { return };
-        let handle = self.turn.handle.load(Ordering::Relaxed);
+        let handle = self.turn.handle();
         if let Some(place) = place() {
             record.issue(handle, place.as_ptr());
             if self.turn.is_owned_by(record) {
@@ -373,16 +401,6 @@ impl Drop for Held<'_> {
             }
         }
     }
-}
-
-fn wait(word: &AtomicU32, value: u32, at_most: Duration) {
-    let time = libc::timespec {
-        tv_sec: at_most.as_secs() as libc::time_t,
-        tv_nsec: at_most.subsec_nanos() as libc::c_long,
-    };
-    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: the word lives in memory that is never freed, the time for the length of the call.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, &raw const time) };
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use eshm::{Disconnect, Error, MessageId, Overflow, PeerState, Role, Takeover, Wait};
 
 use crate::fault::Fault;
+use crate::guard::Answer;
 
 /// How to open a bus, as ESHM 1.0 has it.
 #[repr(C)]
@@ -27,6 +28,23 @@ pub struct ESHMConfig {
     pub max_reconnect_attempts: u32,
     pub auto_cleanup: u8,
     pub use_threads: u8,
+}
+
+impl Answer for ESHMConfig {
+    /// The defaults, without a name: `eshm_init` refuses them.
+    fn failed(_: c_int) -> Self {
+        ESHMConfig {
+            shm_name: std::ptr::null(),
+            role: role_number(Role::Auto),
+            disconnect_behavior: 1,
+            stale_threshold_ms: 100,
+            reconnect_wait_ms: 5000,
+            reconnect_retry_interval_ms: 100,
+            max_reconnect_attempts: 50,
+            auto_cleanup: 1,
+            use_threads: 1,
+        }
+    }
 }
 
 /// Statistics as ESHM 1.0 has them.
@@ -110,6 +128,8 @@ pub struct ESHMOptions {
     pub huge_pages: u8,
     pub guard_sigbus: u8,
     pub reserved: [u8; 2],
+    pub cleanup: c_int,
+    pub reserved_2: u32,
 }
 
 /// About one message.
@@ -233,6 +253,24 @@ pub fn overflow(number: c_int) -> Result<Overflow, Fault> {
     [Overflow::Refuse, Overflow::Overwrite].at(number).ok_or_else(|| unknown("overflow", number))
 }
 
+/// When a bus is removed that both sides have left, as a program of the interface wishes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    /// When nothing is unread.
+    WhenRead,
+    /// Whatever is unread.
+    Always,
+    /// By hand only.
+    Never,
+}
+
+/// `enum ESHMCleanup`, and the yes or no that was there before it: a no is a no.
+pub fn cleanup(number: c_int, is_wanted: bool) -> Result<Cleanup, Fault> {
+    let all = [Cleanup::WhenRead, Cleanup::Always, Cleanup::Never];
+    let wish = all.at(number).ok_or_else(|| unknown("cleanup", number))?;
+    Ok(if is_wanted { wish } else { Cleanup::Never })
+}
+
 /// `enum ESHMDirection`
 pub fn direction(number: c_int) -> Result<eshm::Direction, Fault> {
     eshm::Direction::BOTH.at(number).ok_or_else(|| unknown("direction", number))
@@ -316,6 +354,19 @@ mod tests {
     }
 
     #[test]
+    fn an_old_no_to_the_cleanup_is_a_no() {
+        let wish = |number, is_wanted| cleanup(number, is_wanted).ok();
+        // Programs that know no `cleanup` have 0 there.
+        assert_eq!(
+            (wish(0, true), wish(0, false)),
+            (Some(Cleanup::WhenRead), Some(Cleanup::Never))
+        );
+        assert_eq!((wish(1, true), wish(1, false)), (Some(Cleanup::Always), Some(Cleanup::Never)));
+        assert_eq!((wish(2, true), wish(2, false)), (Some(Cleanup::Never), Some(Cleanup::Never)));
+        assert_eq!((wish(3, true), wish(-1, false)), (None, None));
+    }
+
+    #[test]
     fn structs_lie_as_in_c() {
         let ours = table! {
             ESHMConfig { shm_name role disconnect_behavior stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts auto_cleanup use_threads }
@@ -323,7 +374,7 @@ mod tests {
             ESHMMessageId { epoch number }
             ESHMView { data size }
             ESHMGeometry { frames frame_size overflow }
-            ESHMOptions { struct_size name directory role takeover disconnect_behavior wait master_to_slave slave_to_master heartbeat_interval_us stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts mode auto_cleanup use_threads prefault lock_memory huge_pages guard_sigbus reserved }
+            ESHMOptions { struct_size name directory role takeover disconnect_behavior wait master_to_slave slave_to_master heartbeat_interval_us stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts mode auto_cleanup use_threads prefault lock_memory huge_pages guard_sigbus reserved cleanup reserved_2 }
             ESHMMessage { struct_size size id lost }
             ESHMRoleState { state pid epoch beats progress silent_us }
             ESHMPeer { struct_size peer }

@@ -5,6 +5,9 @@
 //! - `death.c`: peers that are killed, stopped, forked and started again
 //! - `threads.c`: threads, signals, many handles
 //! - `usual.c`: the shorter way that a handle's usual thread takes
+//! - `nested.c`: signal handlers inside calls, at every instruction
+//! - `refused.c`: system calls that are refused later
+//! - `loaded.c`: the library as a plug-in
 //! - `plus.cpp`: the C++ header
 
 mod support;
@@ -42,6 +45,11 @@ macro_rules! in_every_way {
             }
 
             #[test]
+            fn with_nothing_shared() {
+                check($source, Build::fully_static("c99"));
+            }
+
+            #[test]
             fn under_sanitizers() {
                 check($source, Build::sanitized("c11"));
             }
@@ -55,6 +63,17 @@ in_every_way! {
     death: "death.c";
     threads: "threads.c";
     usual: "usual.c";
+    nested: "nested.c";
+    refused: "refused.c";
+}
+
+mod loaded {
+    use super::*;
+
+    #[test]
+    fn as_c99() {
+        check("loaded.c", Build::itself("c99"));
+    }
 }
 
 /// The examples compile without a warning; those that end by themselves also run.

@@ -254,7 +254,7 @@ fn a_lapped_reader_gives_up_at_most_an_eighth_more() {
         producer.try_write(&[]).unwrap();
         if sent > 64 {
             let mut consumer = Consumer::resume(arena.ring()).unwrap();
-            consumer.rewind(start);
+            consumer.go_back((start, 1));
             consumer.race(&mut []).unwrap().unwrap();
             let oldest = consumer.last_id().unwrap().number;
             // One eighth is reserved ahead, and one may begin behind its boundary.

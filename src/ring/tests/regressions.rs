@@ -334,3 +334,97 @@ fn the_path_of_short_messages_takes_nothing_else() {
     let written = (0..16).take_while(|_| producer.write_short(&[7; FIRST_LINE])).count();
     assert!(written < 8, "one frame stays free");
 }
+
+/// A successor remembered its head as a boundary although its predecessor had remembered one in the
+/// same eighth, which is still whole. Whoever looked between the stores of the new one got the old
+/// position with the new number, and called what lies there "a message out of its order".
+#[test]
+fn a_successor_does_not_replace_a_boundary_that_counts() {
+    for overflow in [Overflow::Overwrite, Overflow::Refuse] {
+        let arena = Arena::new(64, 64, overflow, at(0));
+        for n in 0..3 {
+            let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+            let before = arena.snapshot();
+            producer.try_write(&[n; 8]).unwrap();
+            let after = arena.snapshot();
+            // All that a successor stores, but not yet the positions of boundaries.
+            let lines = arena.ring();
+            for (index, mark) in lines.lines().marks.iter().enumerate() {
+                let word = std::ptr::from_ref(&mark.pos).addr();
+                let base = std::ptr::from_ref(lines.lines()).addr();
+                mark.pos.store(before[(word - base) / 8], Ordering::Relaxed);
+                let tap = Cursor::at_oldest(arena.ring()).try_copy(&mut [0; 8]);
+                assert!(tap.is_ok(), "{n}, mark {index}: {tap:?}");
+            }
+            arena.restore(&after);
+        }
+    }
+}
+
+/// A sleeper that could run the heavy barrier cleared the bit by which somebody who cannot had asked
+/// for fences a moment before.
+#[test]
+fn who_asked_for_fences_gets_them_for_ever() {
+    let arena = Arena::new(64, 8, Overflow::Refuse, at(0));
+    let ring = arena.ring();
+    ring.data_bell().set(FENCE);
+    ring.data_bell().announce_sleep(false);
+    assert_eq!(ring.data_bell().glance(), SLEEP | FENCE);
+    assert!(ring.data_bell().take_sleep());
+    assert_eq!(ring.data_bell().glance(), FENCE);
+}
+
+/// A tap tries first and asks about the seal afterwards: what it takes back must leave no trace.
+#[test]
+fn a_cursor_can_be_put_back() {
+    let arena = Arena::new(64, 8, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    for n in 0..4 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    let mut tap = Cursor::at_oldest(arena.ring());
+    let mut buffer = [0; 8];
+    for n in 0..3 {
+        assert_eq!(tap.try_copy(&mut buffer).unwrap().unwrap().id.number, n);
+    }
+    let saved = tap;
+    for _ in 0..2 {
+        let copied = tap.try_copy(&mut buffer).unwrap().unwrap();
+        assert_eq!((copied.id.number, tap.place().pos, tap.lost()), (3, 4, 0));
+        tap = saved;
+    }
+    for n in 4..24 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    // Now the way leads over what was lost.
+    let head = arena.ring().find_head(None).unwrap();
+    for _ in 0..2 {
+        let copied = tap.try_copy(&mut buffer).unwrap().unwrap();
+        assert_eq!(copied.id.number, 3 + tap.lost());
+        assert!(tap.lost() > 10 && tap.place().pos <= head.pos);
+        tap = saved;
+        assert_eq!((tap.place().number, tap.lost()), (3, 0));
+    }
+}
+
+/// A lapped reader stores the number of where it jumped to, and then the position. Killed between the
+/// two, its successor stood at the old position with that number, jumped to the same boundary, and
+/// had lost one message less than none.
+#[test]
+fn a_reader_killed_behind_a_jump_has_not_lost_less_than_nothing() {
+    let arena = Arena::new(64, 64, Overflow::Overwrite, at(0));
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    for n in 0..200 {
+        producer.try_write(&[n; 8]).unwrap();
+    }
+    let mut buffer = [0; 8];
+    consumer.race(&mut buffer).unwrap().unwrap();
+    let (id, lost) = (consumer.last_id(), consumer.lost());
+    let ring = arena.ring();
+    ring.lines().consumer.tail.store(0, Ordering::Relaxed);
+    let mut consumer = Consumer::resume(ring).unwrap();
+    consumer.race(&mut buffer).unwrap().unwrap();
+    assert_eq!((consumer.last_id(), consumer.lost()), (id, 0));
+    assert_eq!(ring.lines().consumer.lost.load(Ordering::Relaxed), lost, "over all readers");
+}

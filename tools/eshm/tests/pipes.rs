@@ -228,7 +228,8 @@ fn counts_end_a_command_early_and_leave_the_rest() {
         .feed(&["send", "a", "--keep", "--count", "5", "--json"], numbers(0, 10).as_bytes())
         .ok();
     assert_eq!(sent.json()["messages"], 5);
-    let mut holder = place.bus("a").role(Role::Master).cleanup(eshm::Cleanup::Never).open().unwrap();
+    let mut holder =
+        place.bus("a").role(Role::Master).cleanup(eshm::Cleanup::Never).open().unwrap();
     holder.write(b"from the test").unwrap();
     assert_eq!(place.run(&["recv", "a", "--count", "2"]).ok().text(), "0\n1\n");
     let lines = place.run(&["recv", "a", "--json", "-n", "4", "--ack"]).ok().json_lines();

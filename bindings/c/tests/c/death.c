@@ -83,6 +83,136 @@ static void goes_on(ESHMHandle *slave, peer *master)
     EQUAL(eshm_destroy(slave), ESHM_SUCCESS);
 }
 
+static void removed_with_its_master(ESHMHandle **slave, const ESHMConfig *config, peer *master)
+{
+    bool alive = true;
+    master->name = config->shm_name;
+    master->role = ESHM_ROLE_MASTER;
+    pid_t child = start_peer(master);
+    *slave = eshm_init(config);
+    CHECK(*slave != NULL);
+    expect_three(*slave);
+    killed(child);
+    EVENTUALLY(eshm_check_remote_alive(*slave, &alive) == ESHM_SUCCESS && !alive);
+    EQUAL(eshm_remove(config->shm_name, NULL, true), ESHM_SUCCESS);
+    CHECK(!is_there(config->shm_name));
+}
+
+/* The bus itself is taken away and made anew: for programs of ESHM 1.0 that is a master that died and
+ * came back. */
+static void removed_and_made_anew(void)
+{
+    peer master;
+    ESHMHandle *slave;
+    char buffer[8];
+    bool alive = true;
+    ESHMConfig config = config_for(bus_name("anew"), ESHM_ROLE_SLAVE);
+    config.reconnect_retry_interval_ms = 20;
+    config.reconnect_wait_ms = 300;
+    for (int round = 0; round < 3; round++) {
+        config.disconnect_behavior = (enum ESHMDisconnectBehavior)round;
+        removed_with_its_master(&slave, &config, &master);
+        double before = seconds();
+        if (round == ESHM_DISCONNECT_IMMEDIATELY) {
+            EQUAL(eshm_read(slave, buffer, sizeof buffer), ESHM_ERROR_MASTER_STALE);
+            EQUAL(eshm_read_ex(slave, buffer, sizeof buffer, NULL, 0), ESHM_ERROR_MASTER_STALE);
+            EQUAL(eshm_write(slave, "x", 1), ESHM_ERROR_MASTER_STALE);
+        } else if (round == ESHM_DISCONNECT_ON_TIMEOUT) {
+            EQUAL(eshm_read_ex(slave, buffer, sizeof buffer, NULL, 20), ESHM_ERROR_TIMEOUT);
+            EQUAL(eshm_read_ex(slave, buffer, sizeof buffer, NULL, 5000), ESHM_ERROR_MASTER_STALE);
+            CHECK(seconds() - before >= 0.3);
+        } else {
+            EQUAL(eshm_read_ex(slave, buffer, sizeof buffer, NULL, 0), ESHM_ERROR_NO_DATA);
+            EQUAL(eshm_write(slave, "x", 1), ESHM_ERROR_BUFFER_FULL);
+            EQUAL(eshm_read_ex(slave, buffer, sizeof buffer, NULL, 500), ESHM_ERROR_TIMEOUT);
+            CHECK(seconds() - before >= 0.5);
+        }
+        EQUAL(eshm_check_remote_alive(slave, &alive), ESHM_SUCCESS);
+        CHECK(!alive);
+        enum ESHMRole role;
+        EQUAL(eshm_get_role(slave, &role), ESHM_SUCCESS);
+        EQUAL(role, ESHM_ROLE_SLAVE);
+        /* One that only asks whether somebody is there, or one that reads. */
+        pid_t child = start_peer(&master);
+        EVENTUALLY(round == 2
+                   || (eshm_check_remote_alive(slave, &alive) == ESHM_SUCCESS && alive));
+        expect_three(slave);
+        EQUAL(eshm_write(slave, "back", 4), ESHM_SUCCESS);
+        ESHMStats stats;
+        EQUAL(eshm_get_stats(slave, &stats), ESHM_SUCCESS);
+        EQUAL(stats.m2s_read_count, 3);
+        EQUAL(stats.s2m_write_count, 1);
+        EQUAL(stats.slave_pid, getpid());
+        killed(child);
+        EQUAL(eshm_destroy(slave), ESHM_SUCCESS);
+        eshm_remove(config.shm_name, NULL, true);
+    }
+}
+
+typedef struct waiting_reader {
+    ESHMHandle *slave;
+    int sum;
+} waiting_reader;
+
+static void *read_three(void *with)
+{
+    waiting_reader *self = (waiting_reader *)with;
+    int got = 0;
+    for (int number = 0; number < 3; number++) {
+        EQUAL(eshm_read_ex(self->slave, &got, sizeof got, NULL, ESHM_WAIT_FOREVER), ESHM_SUCCESS);
+        self->sum += got;
+    }
+    return NULL;
+}
+
+/* Two threads wait, one for ever, while the bus is made anew; one is served by it. Destroying ends the
+ * waiting of one that has no bus. */
+static void threads_at_a_bus_made_anew(void)
+{
+    peer master;
+    pthread_t thread;
+    waiting_reader reader = {NULL, 0};
+    ESHMConfig config = config_for(bus_name("anew-threads"), ESHM_ROLE_SLAVE);
+    config.disconnect_behavior = ESHM_DISCONNECT_NEVER;
+    config.reconnect_retry_interval_ms = 5;
+    removed_with_its_master(&reader.slave, &config, &master);
+    EQUAL(pthread_create(&thread, NULL, read_three, &reader), 0);
+    for (int call = 0; call < 50; call++) {
+        EQUAL(eshm_write(reader.slave, "x", 1), ESHM_ERROR_BUFFER_FULL);
+        poll(NULL, 0, 1);
+    }
+    pid_t child = start_peer(&master);
+    EQUAL(pthread_join(thread, NULL), 0);
+    EQUAL(reader.sum, 3);
+    EQUAL(eshm_write(reader.slave, "x", 1), ESHM_SUCCESS);
+    killed(child);
+    EQUAL(eshm_destroy(reader.slave), ESHM_SUCCESS);
+    eshm_remove(config.shm_name, NULL, true);
+}
+
+/* A master whose bus was removed makes it anew, unless another one did: then it is deposed. */
+static void a_master_makes_it_anew(void)
+{
+    char buffer[8];
+    ESHMConfig config = config_for(bus_name("master-anew"), ESHM_ROLE_MASTER);
+    config.reconnect_retry_interval_ms = 1;
+    ESHMHandle *master = eshm_init(&config), *second;
+    CHECK(master != NULL);
+    EQUAL(eshm_remove(config.shm_name, NULL, true), ESHM_SUCCESS);
+    EVENTUALLY(eshm_read_ex(master, buffer, 8, NULL, 0) == ESHM_ERROR_NO_DATA
+               && is_there(config.shm_name));
+    EQUAL(eshm_write(master, "x", 1), ESHM_SUCCESS);
+    EQUAL(eshm_remove(config.shm_name, NULL, true), ESHM_SUCCESS);
+    second = eshm_init(&config);
+    CHECK(second != NULL);
+    EVENTUALLY(eshm_write(master, "x", 1) == ESHM_ERROR_ROLE_MISMATCH);
+    EQUAL(eshm_read(master, buffer, sizeof buffer), ESHM_ERROR_ROLE_MISMATCH);
+    EQUAL(eshm_write(second, "x", 1), ESHM_SUCCESS);
+    EQUAL(eshm_destroy(master), ESHM_SUCCESS);
+    EQUAL(eshm_destroy(second), ESHM_SUCCESS);
+    eshm_remove(config.shm_name, NULL, true);
+}
+
 static void immediately(void)
 {
     peer master;
@@ -454,6 +584,9 @@ static void inherited_in_the_middle_of_a_call(void)
 int main(int argc, char **argv)
 {
     const test tests[] = {
+        {"removed_and_made_anew", removed_and_made_anew},
+        {"threads_at_a_bus_made_anew", threads_at_a_bus_made_anew},
+        {"a_master_makes_it_anew", a_master_makes_it_anew},
         {"immediately", immediately},
         {"on_timeout_up_to_the_attempts", on_timeout_up_to_the_attempts},
         {"on_timeout_up_to_the_wait", on_timeout_up_to_the_wait},

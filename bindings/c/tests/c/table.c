@@ -55,6 +55,10 @@ int main(void)
     NUMBER(ESHM_TAKEOVER_NEVER);
     NUMBER(ESHM_TAKEOVER_HUNG);
     NUMBER(ESHM_TAKEOVER_ALWAYS);
+    ENUM(ESHMCleanup);
+    NUMBER(ESHM_CLEANUP_WHEN_READ);
+    NUMBER(ESHM_CLEANUP_ALWAYS);
+    NUMBER(ESHM_CLEANUP_NEVER);
     ENUM(ESHMWish);
     NUMBER(ESHM_WISH_PREFAULT);
     NUMBER(ESHM_WISH_LOCK_MEMORY);
@@ -135,6 +139,8 @@ int main(void)
     FIELD(ESHMOptions, huge_pages);
     FIELD(ESHMOptions, guard_sigbus);
     FIELD(ESHMOptions, reserved);
+    FIELD(ESHMOptions, cleanup);
+    FIELD(ESHMOptions, reserved_2);
     STRUCT(ESHMMessage);
     FIELD(ESHMMessage, struct_size);
     FIELD(ESHMMessage, size);

@@ -98,26 +98,49 @@ pub fn unique_name(what: &str) -> String {
 pub struct Build {
     /// `c99`, `c++17` and so on.
     pub standard: &'static str,
-    /// Against `libeshm.a` instead of `libeshm.so`.
-    pub from_archive: bool,
+    /// Against which library.
+    pub link: Link,
     /// With the address and undefined-behaviour sanitizers.
     pub sanitized: bool,
+}
+
+/// How a program comes to the library.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// By `libeshm.so`.
+    Shared,
+    /// By `libeshm.a`, with a shared library of C.
+    Archive,
+    /// By `libeshm.a`, with `-static`.
+    Static,
+    /// It loads it itself, from where `ESHM_LIBRARY` says.
+    Itself,
 }
 
 impl Build {
     /// Against the shared library.
     pub const fn shared(standard: &'static str) -> Build {
-        Build { standard, from_archive: false, sanitized: false }
+        Build { standard, link: Link::Shared, sanitized: false }
     }
 
     /// Against the archive.
     pub const fn archive(standard: &'static str) -> Build {
-        Build { standard, from_archive: true, sanitized: false }
+        Build { standard, link: Link::Archive, sanitized: false }
+    }
+
+    /// Against the archive, and nothing shared.
+    pub const fn fully_static(standard: &'static str) -> Build {
+        Build { standard, link: Link::Static, sanitized: false }
+    }
+
+    /// Against nothing.
+    pub const fn itself(standard: &'static str) -> Build {
+        Build { standard, link: Link::Itself, sanitized: false }
     }
 
     /// Against the shared library, with sanitizers.
     pub const fn sanitized(standard: &'static str) -> Build {
-        Build { standard, from_archive: false, sanitized: true }
+        Build { standard, link: Link::Shared, sanitized: true }
     }
 
     fn is_cpp(self) -> bool {
@@ -165,28 +188,49 @@ pub fn compile(source: &str, build: Build) -> Option<PathBuf> {
         }
         command.args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
     }
-    if build.from_archive {
-        command.arg(&libraries.archive).args(["-lgcc_s", "-lutil", "-lrt", "-lm", "-ldl"]);
-    } else {
-        command.arg("-L").arg(&libraries.folder).arg("-leshm");
-        command.arg(format!("-Wl,-rpath,{}", libraries.folder.display()));
+    match build.link {
+        Link::Static if !has_static_libc() => return None,
+        Link::Static => drop(command.arg("-static").arg(&libraries.archive)),
+        Link::Archive => drop(command.arg(&libraries.archive)),
+        Link::Itself => drop(command.arg("-ldl")),
+        Link::Shared => {
+            command.arg("-L").arg(&libraries.folder).arg("-leshm");
+            command.arg(format!("-Wl,-rpath,{}", libraries.folder.display()));
+        }
+    }
+    if matches!(build.link, Link::Archive | Link::Static) {
+        // As `eshm.pc` says for `--static`. What unwinds comes with the compiler, shared or not.
+        command.args(["-lutil", "-lrt", "-lm", "-ldl"]);
     }
     command.arg("-lpthread").arg("-o").arg(&program);
     expect_success(&command.output().expect("the compiler runs"), source);
     Some(program)
 }
 
+/// Whether programs can be linked with `-static` here.
+pub fn has_static_libc() -> bool {
+    let works = can_link(false, &["-static"]);
+    if !works {
+        say_missing("there is no static library of C");
+    }
+    works
+}
+
 fn has_sanitizers(cpp: bool) -> bool {
-    let Some(compiler) = compiler(cpp) else { return false };
-    let (source, program) = (own_folder().join(format!("empty-{}.c", unique())), "/dev/null");
-    std::fs::write(&source, "int main(void) { return 0; }\n").expect("a source file");
-    let mut command = Command::new(compiler);
-    command.arg("-fsanitize=address,undefined").arg(&source).args(["-o", program]);
-    let works = command.output().is_ok_and(|output| output.status.success());
+    let works = can_link(cpp, &["-fsanitize=address,undefined"]);
     if !works {
         say_missing("the compiler has no sanitizers");
     }
     works
+}
+
+fn can_link(cpp: bool, flags: &[&str]) -> bool {
+    let Some(compiler) = compiler(cpp) else { return false };
+    let (source, program) = (own_folder().join(format!("empty-{}.c", unique())), "/dev/null");
+    std::fs::write(&source, "int main(void) { return 0; }\n").expect("a source file");
+    let mut command = Command::new(compiler);
+    command.args(flags).arg(&source).args(["-o", program]);
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// Runs a program and expects that it ends well; its output is shown if it does not.
@@ -211,7 +255,9 @@ pub fn expect_success(output: &Output, what: &str) {
 pub fn check(source: &str, build: Build) {
     let Some(program) = compile(source, build) else { return };
     let name = unique_name(source.split('.').next().unwrap_or("program"));
-    let output = Command::new(&program).arg(&name).output().expect("the program runs");
+    let mut command = Command::new(&program);
+    command.arg(&name).env("ESHM_LIBRARY", libraries().folder.join("libeshm.so.1"));
+    let output = command.output().expect("the program runs");
     let left = remove_left(&name);
     expect_success(&output, source);
     assert!(left.is_empty(), "left in /dev/shm: {left:?}");

@@ -64,6 +64,10 @@ thread_local! {
 fn catch_panics() {
     std::panic::set_hook(Box::new(|info| {
         let text = info.to_string();
+        // The simulation's own mistake.
+        if !world::is_inside() || world::with(|world| world.key().is_none()) {
+            eprintln!("{text}");
+        }
         heap::outside(|| PANIC.with(|kept| *kept.borrow_mut() = text.as_str().to_owned()));
     }));
 }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Lease;
 use crate::config::{Role, Wait};
@@ -14,7 +14,8 @@ use crate::layout::REGISTERED;
 use crate::ring::{Bell, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
-use crate::sys::{barrier, cores, futex};
+use crate::sys::clock::Instant;
+use crate::sys::{barrier, cores, futex, thread};
 
 /// No sleep is longer without a look.
 const LONGEST_PARK: Duration = Duration::from_millis(50);
@@ -128,7 +129,7 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<
             }
             if cores::online() == 1 {
                 // The peer needs this very core.
-                std::thread::yield_now();
+                thread::yield_now();
             }
         }
     }

@@ -4,6 +4,7 @@
 //! its situation does not explain ends the schedule.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::{
 };
 
 pub(super) const NAME: &str = "bus";
-const ASIDE: &str = "aside";
+pub(super) const ASIDE: &str = "aside";
 /// Longest message of an actor, in two frames at most.
 const LONGEST: u64 = 100;
 
@@ -44,8 +45,8 @@ struct Hand {
     since_ns: u64,
 }
 
-pub(super) fn path_of(scenario: &Scenario) -> PathBuf {
-    Path::new(scenario.directory).join(format!("eshm_{NAME}"))
+pub(super) fn path_of(scenario: &Scenario, name: &str) -> PathBuf {
+    Path::new(scenario.directory).join(format!("eshm_{name}"))
 }
 
 /// The options that all members of this scenario share.
@@ -416,7 +417,11 @@ impl Player {
             error if error.is_wait() => true,
             Error::PeerDead { .. } | Error::PeerHung { .. } => true,
             Error::Fenced { .. } => since_ns.is_none_or(|since| self.deserved_fence(since)),
-            Error::Lost { .. } => scenario.can_lose() || self.was_closed(),
+            // Fenced, and the bus was removed before it knew.
+            Error::Lost { .. } => {
+                let is_fenced = since_ns.is_some_and(|since| self.deserved_fence(since));
+                scenario.can_lose() || self.was_closed() || is_fenced
+            }
             Error::Os { .. } => self.was_refused() || self.was_closed(),
             Error::Access { .. } => scenario.has_foreign() || self.was_refused(),
             Error::Foreign { .. } => scenario.has_foreign(),
@@ -465,22 +470,23 @@ impl Player {
                     continue;
                 }
             };
-            let ino = bus_file().unwrap_or_default();
-            let is_overwritten = self.scenario.is_overwritten;
-            let stream =
-                with(|world| world.ledger.stream(ino, direction as usize, is_overwritten));
             if self.random.once_in(2) {
                 tap.from_oldest();
             }
-            let mut last = None;
+            // It goes on with a bus made anew, which is another stream.
+            let mut last: BTreeMap<StreamId, usize> = BTreeMap::new();
             for _ in 0..self.random.below(8) {
                 let mut buffer = [0; 512];
                 match tap.read_timeout(&mut buffer, Duration::from_millis(2)) {
                     Ok(heard) => with(|world| {
                         let bytes = &buffer[..heard.len];
+                        let stream = world.ledger.stream_of(bytes, direction as usize);
+                        let Some(stream) = stream else {
+                            world.fail("a tap heard what nobody wrote".into());
+                            return;
+                        };
                         if let Some(attempt) = world.ledger.recognise(stream, bytes) {
-                            world.ledger.tap(stream, attempt, last);
-                            last = Some(attempt);
+                            world.ledger.tap(stream, attempt, last.insert(stream, attempt));
                         }
                     }),
                     Err(error) => self.judge_look(&error, "listening"),
@@ -522,7 +528,7 @@ impl Player {
     // --- those who take away ------------------------------------------------------------------
 
     fn excuse(&self) {
-        let path = path_of(&self.scenario);
+        let path = path_of(&self.scenario, NAME);
         with(|world| {
             if let Some(ino) = world.kernel.at(&path) {
                 world.ledger.excuse(ino);
@@ -550,7 +556,7 @@ impl Player {
     }
 
     fn plant(&mut self) {
-        let path = path_of(&self.scenario);
+        let path = path_of(&self.scenario, NAME);
         for _ in 0..self.plan.ops {
             self.pause();
             step(Call::Outside);
@@ -575,7 +581,7 @@ impl Player {
     }
 
     fn unname(&mut self) {
-        let path = path_of(&self.scenario);
+        let path = path_of(&self.scenario, NAME);
         for _ in 0..self.plan.ops.min(2) {
             self.pause();
             step(Call::Outside);
@@ -585,7 +591,7 @@ impl Player {
     }
 
     fn vandalise(&mut self) {
-        let path = path_of(&self.scenario);
+        let path = path_of(&self.scenario, NAME);
         for _ in 0..self.plan.ops.min(2) {
             self.pause();
             step(Call::Outside);

@@ -160,6 +160,8 @@ pub(super) struct Kernel {
     serial: u64,
     next_pid: u32,
     buffers: usize,
+    /// Those of files that are gone.
+    free_buffers: Vec<usize>,
     /// What no correct program does; the first one ends the schedule.
     pub crime: Option<String>,
     /// Counts what happens, for [`Inode::named_at`].
@@ -183,6 +185,7 @@ impl Kernel {
             serial: 0,
             next_pid: 1000,
             buffers: 0,
+            free_buffers: Vec::new(),
             crime: None,
             now: 0,
         }
@@ -320,6 +323,9 @@ impl Kernel {
         if inode.refs == 0 && inode.links == 0 {
             self.free_pages += inode.pages.count();
             inode.pages = Pages::default();
+            memory::clear(inode, 0, inode.extent.max(inode.size));
+            // Nobody has mapped it, so nobody knows the address.
+            self.free_buffers.extend(self.inodes[ino].buffer.take());
         }
     }
 }

@@ -60,7 +60,7 @@ struct Reading {
 }
 
 /// Which stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct StreamId(usize);
 
 /// All streams of a schedule.
@@ -166,6 +166,12 @@ impl Ledger {
 
     pub fn end_read(&mut self, process: ProcessId) {
         self.reading.retain(|reading| reading.process != process);
+    }
+
+    /// Of which stream these bytes say that they are, if it has this direction.
+    pub fn stream_of(&self, bytes: &[u8], direction: usize) -> Option<StreamId> {
+        let stream = usize::from(u16::from_le_bytes([*bytes.first()?, *bytes.get(1)?]));
+        (self.streams.get(stream)?.direction == direction).then_some(StreamId(stream))
     }
 
     /// Which attempt these bytes are, if they are whole and of this stream.

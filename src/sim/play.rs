@@ -9,7 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::actors::{NAME, Player, group_of, options, path_of};
+use super::actors::{ASIDE, NAME, Player, group_of, options, path_of};
 use super::heap;
 use super::kernel::{PAGE, ProcessId};
 use super::random::Random;
@@ -58,6 +58,7 @@ pub(super) fn play(scenario: &Scenario, choices: Choices<'_>, is_verbose: bool) 
     };
     let mut world = Box::new(World::new(chooser, scenario.free_pages));
     world.is_verbose = is_verbose;
+    world.is_lenient = scenario.has_vandal();
     world.random_state = scenario.seed;
     world.cores = scenario.cores;
     world.kernel.has_barrier = scenario.has_barrier;
@@ -114,18 +115,20 @@ impl Play {
         with(|world| {
             world.calm_down();
             // Who plants things has taken them away, but for what was planted by the killed.
-            let path = path_of(&self.scenario);
+            let path = path_of(&self.scenario, NAME);
             let planted = world.kernel.at(&path).filter(|&ino| world.kernel.inodes[ino].is_foreign);
             if planted.is_some() {
                 let _ = world.kernel.unlink(super::world::HARNESS, &path);
             }
         });
-        let stage = Rc::new(Cell::new(0));
-        for (index, role) in [Role::Master, Role::Slave].into_iter().enumerate() {
-            let (scenario, stage) = (Rc::clone(&self.scenario), Rc::clone(&stage));
-            let key = Key { actor: HEIR + index as u8, life: 0, thread: 0 };
-            let uid = self.scenario.heir_uid;
-            start(key, uid, false, Box::new(move || inherit(&scenario, role, &stage)));
+        for (pair, name) in [NAME, ASIDE].into_iter().enumerate() {
+            let stage = Rc::new(Cell::new(0));
+            for (index, role) in [Role::Master, Role::Slave].into_iter().enumerate() {
+                let (scenario, stage) = (Rc::clone(&self.scenario), Rc::clone(&stage));
+                let key = Key { actor: HEIR + (2 * pair + index) as u8, life: 0, thread: 0 };
+                let body = move || inherit(&scenario, name, role, &stage);
+                start(key, self.scenario.heir_uid, false, Box::new(body));
+            }
         }
     }
 
@@ -140,8 +143,8 @@ impl Play {
             if scenario.has_vandal() {
                 return;
             }
-            let path = path_of(scenario);
-            if let Some(ino) = world.kernel.at(&path) {
+            for name in [NAME, ASIDE] {
+                let Some(ino) = world.kernel.at(&path_of(scenario, name)) else { continue };
                 let inode = &world.kernel.inodes[ino];
                 let (pages, uid) = (inode.pages.count(), inode.uid);
                 let must_stay = scenario.keeps
@@ -194,8 +197,8 @@ impl Director for Play {
 }
 
 /// The life of an heir.
-fn inherit(scenario: &Scenario, role: Role, stage: &Cell<u32>) {
-    let options = options(scenario, NAME, role);
+fn inherit(scenario: &Scenario, name: &str, role: Role, stage: &Cell<u32>) {
+    let options = options(scenario, name, role);
     let deadline = with(|world| world.now_ns) + HEIR_PATIENCE.as_nanos() as u64;
     if role == Role::Slave {
         while stage.get() == 0 {

@@ -205,7 +205,10 @@ impl World {
         }
         if self.steps > self.chooser.limit {
             let states = self.states();
-            self.fail(format!("no rest after {} steps: {states}", self.steps));
+            match self.is_lenient {
+                true => self.is_over = true,
+                false => self.fail(format!("no rest after {} steps: {states}", self.steps)),
+            }
             return Next::Suspend;
         }
         if let Some(crime) = self.kernel.crime.take() {
@@ -593,7 +596,7 @@ pub(super) fn run(director: &mut dyn Director) {
             if let Some(crime) = world.kernel.crime.take() {
                 world.fail(crime);
             }
-            if world.failure.is_some() {
+            if world.failure.is_some() || world.is_over {
                 return None;
             }
             world.catch_up();

@@ -109,6 +109,9 @@ pub(super) struct World {
     pub wall_ns: u64,
     pub steps: u64,
     pub slice_left: u32,
+    /// The file was changed from outside: then rest may be long in coming, and is not waited for.
+    pub is_lenient: bool,
+    pub is_over: bool,
     /// Of all steps so far: the same schedule has the same.
     pub fingerprint: u64,
     pub failure: Option<String>,
@@ -282,6 +285,8 @@ impl World {
             now_ns: 1_000_000_000_000,
             wall_ns: 1_700_000_000_000_000_000,
             steps: 0,
+            is_lenient: false,
+            is_over: false,
             fingerprint: 0,
             failure: None,
             is_verbose: false,

@@ -21,8 +21,12 @@ impl Kernel {
     }
 
     fn new_inode(&mut self, node: Node, mode: u32, uid: u32, gid: u32) -> Ino {
-        let buffer = matches!(node, Node::Regular).then_some(self.buffers);
-        self.buffers += usize::from(buffer.is_some());
+        let buffer = matches!(node, Node::Regular).then(|| {
+            self.free_buffers.pop().unwrap_or_else(|| {
+                self.buffers += 1;
+                self.buffers - 1
+            })
+        });
         self.inodes.push(Inode {
             node,
             mode,

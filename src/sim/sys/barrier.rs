@@ -2,7 +2,10 @@
 
 use super::super::calls::Call;
 use super::super::kernel::Process;
-use super::super::world::{step, with};
+use super::super::world::{On, step, wait, with};
+
+/// How long the sure one takes.
+const GLOBAL_NS: u64 = 12_000_000;
 
 /// Lets the heavy side of other processes reach this one.
 pub(crate) fn register() -> bool {
@@ -10,10 +13,20 @@ pub(crate) fn register() -> bool {
     !is_refused && ask(|process| process.is_registered = true)
 }
 
-/// The rare side; `false` if the kernel refused.
+/// The quick one; `false` if the kernel refused.
 pub(crate) fn heavy() -> bool {
     let is_refused = step(Call::Heavy).is_some();
     !is_refused && ask(|_| {})
+}
+
+/// The sure one, during which others run on; `false` if the kernel refused.
+pub(crate) fn global() -> bool {
+    if step(Call::Global).is_some() || !ask(|_| {}) {
+        return false;
+    }
+    let until = with(|world| world.now_ns + GLOBAL_NS);
+    wait(On::Time, until);
+    true
 }
 
 /// Whether the kernel offers it; a filter set up later may still refuse.

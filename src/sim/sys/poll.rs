@@ -10,11 +10,13 @@ use super::clock::nanos;
 /// The processes that are watched.
 pub(crate) struct Deaths {
     pids: Vec<u32>,
+    /// Has a descriptor table of its own; else it watches nobody.
+    can_watch: bool,
 }
 
 impl Deaths {
     pub(crate) fn new() -> Deaths {
-        Deaths { pids: Vec::new() }
+        Deaths { pids: Vec::new(), can_watch: super::thread::own_descriptors() }
     }
 
     /// Watches a process until it dies, unless the system refuses.
@@ -24,7 +26,7 @@ impl Deaths {
             let process = world.who().process;
             world.kernel.processes[process].has_pidfds && (is_alive(world, pid))
         });
-        if can && !is_refused && !self.pids.contains(&pid) {
+        if can && self.can_watch && !is_refused && !self.pids.contains(&pid) {
             self.pids.push(pid);
         }
     }

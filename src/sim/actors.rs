@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::calls::Call;
 use super::kernel::{Ino, Life, Node};
-use super::ledger::{StreamId, message};
+use super::ledger::{Fate, StreamId, message};
 use super::random::Random;
 use super::scenario::{FRIEND, GROUP, OWNER, Part, Plan, Scenario};
 use super::sys::clock::sleep;
@@ -84,6 +84,14 @@ fn bus_file() -> Option<Ino> {
         let maps = &world.kernel.processes[process].maps;
         maps.iter().max_by_key(|map| map.serial).map(|map| map.ino)
     })
+}
+
+/// For whoever reads the log.
+fn tell(about: impl FnOnce() -> String) {
+    if with(|world| world.is_verbose) {
+        let line = about();
+        with(|world| world.tell(Call::Outside, &format!("--- {line}")));
+    }
 }
 
 fn accuse(wrong: String) {
@@ -193,11 +201,8 @@ impl Player {
         let role = endpoint.role();
         let is_overwritten = self.scenario.is_overwritten;
         let (out, back) = (role.writes() as usize, role.peer().writes() as usize);
+        tell(|| format!("is the {role} of file {ino}"));
         with(|world| {
-            if world.is_verbose {
-                let key = world.key();
-                eprintln!("{key:?} is the {role} of file {ino}");
-            }
             Hand {
                 endpoint: Box::new(endpoint),
                 out: world.ledger.stream(ino, out, is_overwritten),
@@ -253,7 +258,11 @@ impl Player {
             .collect();
         let done = how(self, &mut hand.endpoint, &messages);
         let committed = *done.as_ref().unwrap_or(&0);
-        with(|world| world.ledger.end_write(out, first, count, committed));
+        tell(|| format!("wrote {committed} of {count} from {first} on to {out:?}: {done:?}"));
+        // Of a bus that was taken away nobody can say where it ended.
+        let is_lost = matches!(done, Err(Error::Lost { .. }));
+        let rest = if is_lost { Fate::Unknown } else { Fate::Refused };
+        with(|world| world.ledger.end_write(out, (first, count), committed, rest));
         done.err()
     }
 
@@ -294,6 +303,8 @@ impl Player {
         let (process, back) = (self.process(), hand.back);
         with(|world| world.ledger.begin_read(process, back, hand.last, most));
         let taken = how(self, &mut hand.endpoint);
+        let count = taken.as_ref().map(Vec::len);
+        tell(|| format!("read {count:?} of {back:?} behind {:?}", hand.last));
         with(|world| {
             world.ledger.end_read(process);
             for bytes in taken.iter().flatten() {
@@ -343,6 +354,9 @@ impl Player {
             let bytes = peek.to_vec();
             with(|world| {
                 if let Some(attempt) = world.ledger.recognise(back, &bytes) {
+                    if world.is_verbose {
+                        world.tell(Call::Outside, &format!("--- is shown {attempt} of {back:?}"));
+                    }
                     world.ledger.show(back, attempt, last);
                     kept.set(Some(attempt));
                 }
@@ -482,8 +496,7 @@ impl Player {
                         let bytes = &buffer[..heard.len];
                         let stream = world.ledger.stream_of(bytes, direction as usize);
                         let Some(stream) = stream else {
-                            world.fail("a tap heard what nobody wrote".into());
-                            return;
+                            return world.ledger.accuse("a tap heard what nobody wrote".into());
                         };
                         if let Some(attempt) = world.ledger.recognise(stream, bytes) {
                             world.ledger.tap(stream, attempt, last.insert(stream, attempt));

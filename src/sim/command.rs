@@ -1,5 +1,6 @@
 //! What `tools/simulate` runs: many schedules, one again, or a failing one made shorter.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::play::{Choices, Outcome, play};
@@ -51,10 +52,31 @@ fn wishes() -> Wishes {
     wishes
 }
 
+/// The seed that runs now.
+static SEED: AtomicU64 = AtomicU64::new(0);
+/// No schedule takes this long, unless it goes round in a circle without making a step.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Ends the program when a schedule does not end.
+fn watch() {
+    let mut last = (u64::MAX, Instant::now());
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let seed = SEED.load(Ordering::Relaxed);
+        if seed != last.0 {
+            last = (seed, Instant::now());
+        } else if last.1.elapsed() > LONGEST {
+            eprintln!("seed {seed}: goes round in a circle without a step");
+            std::process::abort();
+        }
+    }
+}
+
 /// The whole program.
 pub fn main() {
     println!("simulation");
     super::catch_panics();
+    std::thread::spawn(watch);
     let wishes = wishes();
     if let Some(seed) = wishes.replay {
         replay(seed, &wishes);
@@ -69,6 +91,7 @@ pub fn main() {
     };
     while !is_over(seed) {
         let begun = Instant::now();
+        SEED.store(seed, Ordering::Relaxed);
         let outcome = play(&Scenario::drawn(seed), Choices::Drawn, false);
         if begun.elapsed() > Duration::from_millis(200) {
             println!("seed {seed} took {:?} for {} steps", begun.elapsed(), outcome.steps);
@@ -104,6 +127,7 @@ pub fn main() {
 
 fn replay(seed: u64, wishes: &Wishes) {
     let scenario = Scenario::drawn(seed);
+    SEED.store(seed, Ordering::Relaxed);
     println!("{scenario:#?}");
     let outcome = play(&scenario, Choices::Drawn, false);
     if let (true, Some(_)) = (wishes.shrinks, &outcome.failure) {

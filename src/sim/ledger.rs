@@ -68,7 +68,11 @@ pub(super) struct StreamId(usize);
 pub(super) struct Ledger {
     streams: Vec<Stream>,
     reading: Vec<Reading>,
+    /// Files in which anything may be lost.
+    excused: Vec<Ino>,
     pub wrong: Option<String>,
+    /// The bytes are changed from outside, so nothing is said of them.
+    pub is_lenient: bool,
     /// How much happened, for the figures.
     pub written: u64,
     pub read: u64,
@@ -94,8 +98,8 @@ fn filling(attempt: usize, index: usize) -> u8 {
 }
 
 impl Ledger {
-    fn accuse(&mut self, wrong: String) {
-        if self.wrong.is_none() {
+    pub fn accuse(&mut self, wrong: String) {
+        if self.wrong.is_none() && !self.is_lenient {
             self.wrong = Some(wrong);
         }
     }
@@ -104,13 +108,14 @@ impl Ledger {
     pub fn stream(&mut self, ino: Ino, direction: usize, is_overwritten: bool) -> StreamId {
         let is_it = |it: &Stream| it.ino == ino && it.direction == direction;
         StreamId(self.streams.iter().position(is_it).unwrap_or_else(|| {
+            let may_lose = self.excused.contains(&ino);
             self.streams.push(Stream {
                 ino,
                 direction,
                 is_overwritten,
                 attempts: Vec::new(),
                 deaths: Vec::new(),
-                may_lose: false,
+                may_lose,
                 gaps: Vec::new(),
             });
             self.streams.len() - 1
@@ -119,6 +124,7 @@ impl Ledger {
 
     /// Anything in this file may be lost from now on.
     pub fn excuse(&mut self, ino: Ino) {
+        self.excused.push(ino);
         self.streams.iter_mut().filter(|it| it.ino == ino).for_each(|it| it.may_lose = true);
     }
 
@@ -134,14 +140,20 @@ impl Ledger {
         first
     }
 
-    /// The first `committed` of them were told committed, the others refused.
-    pub fn end_write(&mut self, stream: StreamId, first: usize, count: usize, committed: usize) {
+    /// The first `committed` of them were told committed, the others as `rest` says.
+    pub fn end_write(
+        &mut self,
+        stream: StreamId,
+        (first, count): (usize, usize),
+        committed: usize,
+        rest: Fate,
+    ) {
         self.written += committed as u64;
         for index in first..first + count {
             let is_committed = index < first + committed;
             let attempt = &mut self.streams[stream.0].attempts[index];
-            attempt.fate = if is_committed { Fate::Committed } else { Fate::Refused };
-            if !is_committed && attempt.is_read {
+            attempt.fate = if is_committed { Fate::Committed } else { rest };
+            if attempt.fate == Fate::Refused && attempt.is_read {
                 self.accuse(format!("message {index} of {stream:?} was read, and then refused"));
             }
         }
@@ -211,10 +223,10 @@ impl Ledger {
         }
     }
 
-    /// A message was shown in place, and will be handed out again if it is not released.
+    /// A message was shown in place, and will be handed out again if it is not released. A reader
+    /// that does not know yet that it was replaced may be shown what its successor has read.
     pub fn show(&mut self, stream: StreamId, attempt: usize, last: Option<usize>) {
-        let it = &self.streams[stream.0].attempts[attempt];
-        if it.is_read || last.is_some_and(|last| last >= attempt) {
+        if last.is_some_and(|last| last >= attempt) {
             self.accuse(format!("{stream:?}: message {attempt} is shown, and was read"));
         }
     }

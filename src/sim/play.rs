@@ -9,7 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::actors::{ASIDE, NAME, Player, group_of, options, path_of};
+use super::actors::{ASIDE, NAME, Player, creating, group_of, path_of};
 use super::heap;
 use super::kernel::{PAGE, ProcessId};
 use super::random::Random;
@@ -59,6 +59,7 @@ pub(super) fn play(scenario: &Scenario, choices: Choices<'_>, is_verbose: bool) 
     let mut world = Box::new(World::new(chooser, scenario.free_pages));
     world.is_verbose = is_verbose;
     world.is_lenient = scenario.has_vandal();
+    world.ledger.is_lenient = scenario.has_vandal();
     world.random_state = scenario.seed;
     world.cores = scenario.cores;
     world.kernel.has_barrier = scenario.has_barrier;
@@ -198,7 +199,7 @@ impl Director for Play {
 
 /// The life of an heir.
 fn inherit(scenario: &Scenario, name: &str, role: Role, stage: &Cell<u32>) {
-    let options = options(scenario, name, role);
+    let options = creating(scenario, name, role);
     let deadline = with(|world| world.now_ns) + HEIR_PATIENCE.as_nanos() as u64;
     if role == Role::Slave {
         while stage.get() == 0 {

@@ -106,7 +106,6 @@ pub(super) struct Chooser {
     pub calm_after: u64,
     /// A schedule that takes longer does not come to rest.
     pub limit: u64,
-    children: u8,
 }
 
 impl Coverage {
@@ -174,7 +173,6 @@ impl Chooser {
             coverage: Coverage::new(),
             calm_after: 4000,
             limit: 400_000,
-            children: 0,
         }
     }
 
@@ -188,7 +186,8 @@ impl World {
     pub fn consider(&mut self, call: Call) -> Next {
         let Some(current) = self.current else { return Next::Go };
         if self.failure.is_some() {
-            return Next::Go;
+            // What unwinds runs its destructors; nobody else runs on.
+            return if std::thread::panicking() { Next::Go } else { Next::Suspend };
         }
         self.steps += 1;
         self.kernel.now = self.steps;
@@ -480,7 +479,6 @@ impl World {
     /// A child that does nothing, but has what a child has.
     fn fork_idle(&mut self, is_bare: bool, for_ns: u64) {
         let child = self.kernel.fork(self.who(), is_bare);
-        self.chooser.children += 1;
         self.cast(Spell::Child(child), for_ns);
     }
 

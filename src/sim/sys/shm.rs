@@ -140,7 +140,17 @@ pub(crate) fn open(path: &Path, writable: bool) -> Result<Option<File>> {
             opened => opened,
         })
     })?;
-    Ok(fd.map(File::new))
+    let file = fd.map(File::new);
+    if let Some(file) = &file {
+        with(|world| {
+            let process = world.who().process;
+            // Whoever removes buses by hand does so to what it opens, whatever is unread there.
+            if world.actor_mut(process).is_some_and(|actor| actor.may_remove) {
+                world.ledger.excuse(file.ino);
+            }
+        });
+    }
+    Ok(file)
 }
 
 /// The facts of an open file.

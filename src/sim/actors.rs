@@ -41,7 +41,7 @@ struct Hand {
     back: StreamId,
     last: Option<usize>,
     lost: u64,
-    /// The largest gap of its background thread when it was opened.
+    /// When it began to be opened.
     since_ns: u64,
 }
 
@@ -173,22 +173,26 @@ impl Player {
 
     /// Whoever has left holds nothing.
     fn check_nothing_held(&mut self) {
+        let mut held = (0, 0);
         // The background thread lets go a little later.
-        sleep(Duration::from_millis(30));
-        let held = with(|world| {
-            let who = world.who();
-            let process = &world.kernel.processes[who.process];
-            (process.maps.len(), world.kernel.tables[process.table].fds.len())
-        });
-        if held != (0, 0) {
-            accuse(format!("has left, and holds {} mappings and {} descriptors", held.0, held.1));
+        for _ in 0..20 {
+            sleep(Duration::from_millis(30));
+            held = with(|world| {
+                let process = &world.kernel.processes[world.who().process];
+                (process.maps.len(), world.kernel.tables[process.table].fds.len())
+            });
+            if held == (0, 0) {
+                return;
+            }
         }
+        accuse(format!("has left, and holds {} mappings and {} descriptors", held.0, held.1));
     }
 
     fn open(&mut self, options: &Options, tries: u32) -> Option<Hand> {
         for _ in 0..tries {
+            let since_ns = with(|world| world.now_ns);
             match options.open() {
-                Ok(endpoint) => return Some(self.seat(endpoint)),
+                Ok(endpoint) => return Some(self.seat(endpoint, since_ns)),
                 Err(error) => self.judge_open(&error),
             }
             self.pause();
@@ -196,7 +200,7 @@ impl Player {
         None
     }
 
-    fn seat(&self, endpoint: Endpoint) -> Hand {
+    fn seat(&self, endpoint: Endpoint, since_ns: u64) -> Hand {
         let ino = bus_file().unwrap_or_default();
         let role = endpoint.role();
         let is_overwritten = self.scenario.is_overwritten;
@@ -209,7 +213,7 @@ impl Player {
                 back: world.ledger.stream(ino, back, is_overwritten),
                 last: None,
                 lost: 0,
-                since_ns: world.now_ns,
+                since_ns,
             }
         })
     }

@@ -93,6 +93,7 @@ impl Options {
         if let Some(promise) = promise {
             promise.keep(&lease.member);
         }
+        lease.prepare_memory();
         let halves = Writer::new(Arc::clone(&lease))
             .and_then(|writer| Ok(Endpoint { writer, reader: Reader::new(Arc::clone(&lease))? }));
         // What cannot be used is left as it was found: a condemned seat is not cleaned up.
@@ -225,7 +226,7 @@ impl Endpoint {
 
     /// Requests about memory that the system refused; the bus works without them.
     #[must_use]
-    pub fn refused(&self) -> &[Refusal] {
+    pub fn refused(&self) -> Vec<Refusal> {
         self.writer.lease.refused()
     }
 

@@ -108,6 +108,9 @@ pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
     }
     let options = options_for(directory, name)?;
     let bus = BusFile::open(&options)?.ok_or_else(|| not_found(&options))?;
+    if !bus.turn().is_retired() {
+        bus.check_turn(bus.turn())?;
+    }
     match session::remove_by_hand(&bus, force)? {
         Removal::Done => Ok(()),
         Removal::NameStays => Err(name_stays(&options.path())),
@@ -168,6 +171,9 @@ fn look_at(bus: &BusFile) -> Result<Snapshot> {
     let mut turn = bus.turn();
     let mut seen = None;
     for _ in 0..LOOKS_MOST {
+        if !turn.is_retired() {
+            bus.check_turn(turn)?;
+        }
         let slot = turn.slot();
         let states = match slot {
             Some(slot) => [Role::Master, Role::Slave].map(|role| watch_role(bus, slot, role)),

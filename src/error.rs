@@ -197,13 +197,7 @@ impl fmt::Display for Error {
             Error::Forked => {
                 f.write_str("this handle belongs to the parent process; open one after the fork")
             }
-            Error::Lost { what, unread: 0 } => {
-                write!(f, "the bus is lost: {what}; open it again")
-            }
-            Error::Lost { what, unread } => write!(
-                f,
-                "the bus is lost: {what}; {unread} messages of this side were not read; open it again"
-            ),
+            Error::Lost { what, unread } => write_lost(f, what, *unread),
             Error::Name { name, why } => write!(f, "name \"{name}\": {why}"),
             Error::Config { what, value, why } => write!(f, "{what} = {value}: {why}"),
             Error::RoleTaken { role: Role::Auto, pid, state } => {
@@ -242,6 +236,14 @@ impl fmt::Display for Error {
             Error::Corrupt { what } => write!(f, "the segment is corrupt: {what}"),
         }
     }
+}
+
+fn write_lost(f: &mut fmt::Formatter<'_>, what: &str, unread: u64) -> fmt::Result {
+    write!(f, "the bus is lost: {what}; ")?;
+    if unread > 0 {
+        write!(f, "{unread} messages of this side were not read; ")?;
+    }
+    f.write_str("open it again")
 }
 
 impl std::error::Error for Error {}

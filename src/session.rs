@@ -30,6 +30,7 @@ use std::time::Duration;
 
 pub(crate) use leave::{Removal, remove_by_hand, unread_in};
 pub(crate) use member::{Member, Seat, peer_from};
+use replace::Verdict;
 pub(crate) use replace::{CutRing, cut_of};
 
 use crate::config::{Direction, Options, Role, Takeover};
@@ -76,8 +77,7 @@ pub(crate) fn open(options: &Options) -> Result<Arc<Member>> {
         };
         if let Some(mut joined) = joined {
             joined.segment.settle();
-            let refused = joined.segment.prepare_memory(options);
-            return Ok(Member::new(options.clone(), joined, refused));
+            return Ok(Member::new(options.clone(), joined));
         }
         clock::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(2));
@@ -151,6 +151,7 @@ fn enter(bus: BusFile, options: &Options) -> Result<Option<Joined>> {
     if turn.is_retired() {
         return revive(bus, turn, options);
     }
+    bus.check_turn(turn)?;
     check_asked(&bus, options)?;
     let wanted: &[Role] = match options.role {
         Role::Auto => &[Role::Master, Role::Slave],
@@ -166,18 +167,19 @@ fn enter(bus: BusFile, options: &Options) -> Result<Option<Joined>> {
         };
     }
     if options.takeover == Takeover::Always && options.role != Role::Auto {
-        return replace::replace(bus, turn, Some(options.role), options);
+        let verdict = Verdict { role: options.role, seen: None };
+        return replace::replace(bus, turn, Some(verdict), options);
     }
     let mut taken = Error::Timeout;
     for &role in wanted {
-        let found = watch_owner(&bus, turn, role, options)?;
-        let Some((state, is_owned)) = found else { return Ok(None) };
+        let Some(found) = watch_owner(&bus, turn, role, options)? else { return Ok(None) };
+        let Watched { state, is_owned, seen } = found;
         let is_hung = matches!(state, PeerState::Hung(_));
         // A byte that is held although nobody owns the role belongs to somebody who is taking the
         // role or removing the bus, and was stopped in the middle of it.
         if is_hung && (options.takeover != Takeover::Never || !is_owned) {
-            let role = is_owned.then_some(role);
-            return replace::replace(bus, turn, role, options);
+            let verdict = is_owned.then_some(Verdict { role, seen: Some(seen) });
+            return replace::replace(bus, turn, verdict, options);
         }
         let page = bus.look_at_page(turn.slot().unwrap_or(0))?;
         let lines = &page.roles[usize::from(role == Role::Slave)];
@@ -195,14 +197,15 @@ fn revive(bus: BusFile, turn: Turn, options: &Options) -> Result<Option<Joined>>
     if options.role == Role::Slave {
         return Err(not_found(options));
     }
-    // A bus that begins is shaped as a new one would be.
-    let plan = Plan::new(options.asked.map(|asked| asked.or_default()))?;
-    if plan != bus.facts().plan && leave::take_name_away(&bus)? {
+    // Whoever removed it may have died before its name was gone. Only where this process may not
+    // take it away either is the file used again.
+    if leave::take_name_away(&bus)? {
         return Ok(None);
     }
     check_asked(&bus, options)?;
     let Some(joined) = begin(bus, turn, options)? else { return Ok(None) };
     // Whoever removes the name looks at the turn after taking it away; so one sees the other.
+    fence(Ordering::SeqCst);
     Ok(joined.segment.bus().is_named()?.then_some(joined))
 }
 
@@ -290,14 +293,23 @@ pub(crate) fn enroll(segment: &Segment, role: Role, epoch: u64, options: &Option
     }
 }
 
-/// Watches whoever holds a role's byte until it beats or the threshold is over: its state, and
-/// whether the role has an owner at all. `None` if the bus has changed, or the byte is free.
+/// What was seen of whoever holds the byte of a role.
+struct Watched {
+    state: PeerState,
+    /// Whether the role has an owner at all.
+    is_owned: bool,
+    /// Beat and epoch.
+    seen: (u64, u64),
+}
+
+/// Watches whoever holds a role's byte until it beats or the threshold is over. `None` if the bus
+/// has changed, or the byte is free.
 fn watch_owner(
     bus: &BusFile,
     turn: Turn,
     role: Role,
     options: &Options,
-) -> Result<Option<(PeerState, bool)>> {
+) -> Result<Option<Watched>> {
     let Some(slot) = turn.slot() else { return Ok(None) };
     let mut watch = Watch::new(options.beat_interval, options.stale_after);
     let mut first = None;
@@ -320,7 +332,8 @@ fn watch_owner(
         watch.probe(true);
         let has_beaten = *first.get_or_insert(sight.beat) != sight.beat;
         if watch.state() != PeerState::Alive || has_beaten {
-            return Ok(Some((watch.state(), is_owned)));
+            let seen = (sight.beat, lines.epoch.load(Ordering::Relaxed));
+            return Ok(Some(Watched { state: watch.state(), is_owned, seen }));
         }
         clock::sleep(options.beat_interval.min(Duration::from_millis(1)));
     }

@@ -89,9 +89,12 @@ impl Tap {
         Options::new(name).tap(direction)
     }
 
-    /// Goes back to the oldest message that is still in the ring, read or not.
+    /// Goes back to the oldest message that is still in the ring, read or not. In a forked child
+    /// nothing happens.
     pub fn from_oldest(&mut self) {
-        self.cursor = Cursor::at_oldest(self.segment.ring(self.direction));
+        if self.birth.is_here() {
+            self.cursor = Cursor::at_oldest(self.segment.ring(self.direction));
+        }
     }
 
     /// The name of the bus.

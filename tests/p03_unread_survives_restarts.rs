@@ -1,10 +1,10 @@
 //! Promise 3: unread messages survive restarts, in both directions, whether a side leaves or dies;
-//! and the last endpoint to leave cleanly removes the segment.
+//! and when both have left cleanly the bus is removed, if nothing is unread.
 #![allow(missing_docs)]
 
 mod support;
 
-use eshm::{Error, Role};
+use eshm::{Cleanup, Error, Overflow, Role};
 use support::*;
 
 children! { "adopter" => adopter }
@@ -112,15 +112,97 @@ fn the_last_to_leave_removes_the_segment() {
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
 }
 
-/// A peer that was killed has not left, but it does not keep the segment either.
+/// A peer that was killed has not left: the bus stays, whatever the other one wishes, until the dead
+/// one's role was held again and left.
 #[test]
-fn the_dead_do_not_keep_a_segment() {
+fn a_death_is_no_leaving() {
     let bus = Bus::new("p03dead");
     let mut master = bus.servant("master", "");
-    let slave = bus.slave();
+    let slave = bus.options(Role::Slave).cleanup(Cleanup::Always).open().unwrap();
     master.kill();
     slave.leave().unwrap();
+    assert!(bus.path().exists());
+    bus.master().leave().unwrap();
     assert!(bus.files().is_empty());
+}
+
+#[test]
+fn what_a_dead_writer_sent_outlives_its_reader() {
+    let bus = Bus::new("p03outlives");
+    let mut master = bus.servant("master", "cleanup=1");
+    master.send(0, 400);
+    let mut slave = bus.options(Role::Slave).open().unwrap();
+    slave.read(&mut [0; 128]).unwrap();
+    master.kill();
+    slave.leave().unwrap();
+    let mut slave = bus.slave();
+    for _ in 1..400 {
+        slave.read(&mut [0; 128]).unwrap();
+    }
+    assert_eq!(slave.try_read(&mut [0; 128]), Err(Error::Empty));
+}
+
+/// Both leave, one after the other; is anything left?
+fn is_kept(tag: &str, wishes: [Cleanup; 2], has_unread: bool, overflow: Overflow) -> bool {
+    let mut bus = Bus::new(tag);
+    bus.may_leave();
+    let mut options = bus.options(Role::Master);
+    let mut master = options.overflow(overflow).cleanup(wishes[0]).open().unwrap();
+    let slave = bus.options(Role::Slave).cleanup(wishes[1]).open().unwrap();
+    if has_unread {
+        master.write(b"unread").unwrap();
+    }
+    slave.leave().unwrap();
+    master.leave().unwrap();
+    bus.path().exists()
+}
+
+#[test]
+fn the_more_careful_wish_wins() {
+    use Cleanup::{Always, Never, WhenRead};
+    for (wishes, kept_when_read, kept_when_unread) in [
+        ([WhenRead, WhenRead], false, true),
+        ([Always, Always], false, false),
+        ([Always, WhenRead], false, true),
+        ([WhenRead, Always], false, true),
+        ([Never, Always], true, true),
+        ([WhenRead, Never], true, true),
+    ] {
+        assert_eq!(is_kept("p03w", wishes, false, Overflow::Refuse), kept_when_read, "{wishes:?}");
+        assert_eq!(is_kept("p03w", wishes, true, Overflow::Refuse), kept_when_unread, "{wishes:?}");
+        let overwritten = is_kept("p03w", wishes, true, Overflow::Overwrite);
+        assert_eq!(overwritten, kept_when_read, "{wishes:?}, overwritten");
+    }
+}
+
+/// A writer that ends before its reader has come.
+#[test]
+fn what_nobody_came_for_waits() {
+    let bus = Bus::new("p03waits");
+    let mut master = bus.master();
+    master.write(b"early").unwrap();
+    master.leave().unwrap();
+    let mut slave = bus.slave();
+    assert_eq!(slave.read(&mut [0; 64]), Ok(5));
+    slave.leave().unwrap();
+    assert!(bus.files().is_empty(), "both have left, and nothing is unread");
+}
+
+/// Two handles of ESHM's own calls: one yes is enough.
+#[test]
+fn classic_wishes_are_added_up() {
+    for (wishes, is_kept) in
+        [([true, false], false), ([false, true], false), ([false, false], true)]
+    {
+        let mut bus = Bus::new("p03classic");
+        bus.may_leave();
+        let mut master = bus.options(Role::Master).classic_cleanup(wishes[0]).open().unwrap();
+        let slave = bus.options(Role::Slave).classic_cleanup(wishes[1]).open().unwrap();
+        master.write(b"unread").unwrap();
+        drop(master);
+        drop(slave);
+        assert_eq!(bus.path().exists(), is_kept, "{wishes:?}");
+    }
 }
 
 #[test]

@@ -58,12 +58,15 @@ fn a_peer_that_left_has_left() {
     assert_eq!(slave.peer().epoch, 2);
 }
 
-/// Whether this process has asked the kernel to tell it when that one dies.
+/// Whether this process has asked the kernel to tell it when that one dies. The descriptor is in a
+/// table of the background thread's own.
 fn is_watched(pid: u32) -> bool {
     let line = format!("\nPid:\t{pid}\n");
-    let files = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
-    // A descriptor may be closed while this looks.
-    let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    // A thread may end, and a descriptor be closed, while this looks.
+    let tables = threads.filter_map(|thread| std::fs::read_dir(thread.path().join("fdinfo")).ok());
+    let mut texts =
+        tables.flatten().flatten().filter_map(|file| std::fs::read_to_string(file.path()).ok());
     texts.any(|text| text.contains(&line))
 }
 

@@ -272,7 +272,8 @@ fn impossible_positions_are_corrupt() {
     for (head, tail) in [(100u64, 0u64), (0, 1 << 63), (5, u64::MAX - 300), (1 << 63, 5)] {
         let room = Room::new();
         let (name, mut bytes) = pristine(&room);
-        let at = PAGE as usize;
+        // The first slot, behind its page.
+        let at = 65536 + PAGE as usize;
         bytes[at..at + 8].copy_from_slice(&head.to_le_bytes());
         bytes[at + 128..at + 136].copy_from_slice(&tail.to_le_bytes());
         let path = room.at(&format!("eshm_{name}"));

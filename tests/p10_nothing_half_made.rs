@@ -4,7 +4,7 @@
 
 mod support;
 
-use eshm::{Error, Role};
+use eshm::{Cleanup, Error, Role};
 use support::*;
 
 children! { "creator" => creator, "cramped" => cramped }
@@ -92,7 +92,7 @@ fn whoever_looks_sees_nothing_or_all() {
         let looking = scope.spawn(|| {
             let (mut none, mut whole) = (0, 0);
             while !is_over.load(order) {
-                match bus.options(Role::Slave).background(false).open() {
+                match bus.options(Role::Slave).background(false).cleanup(Cleanup::Always).open() {
                     Ok(_) => whole += 1,
                     Err(Error::NotFound { .. }) => none += 1,
                     Err(error) => panic!("half-made: {error}"),
@@ -101,7 +101,8 @@ fn whoever_looks_sees_nothing_or_all() {
             (none, whole)
         });
         for round in 0..2000 {
-            let mut master = bus.options(Role::Master).background(false).open().unwrap();
+            let mut options = bus.options(Role::Master);
+            let mut master = options.background(false).cleanup(Cleanup::Always).open().unwrap();
             master.try_write(b"x").unwrap_or_else(|error| panic!("{round}: {error}"));
         }
         is_over.store(true, order);

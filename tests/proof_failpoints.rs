@@ -16,11 +16,12 @@ use proof::stage::{Cut, Stage};
 use proof::trace::Stop;
 
 const POINTS: [&str; 23] = [
-    "build.mapped",
-    "build.formatted",
     "attach.opened",
-    "create.locked",
-    "create.enrolled",
+    "slot.locked",
+    "slot.allocated",
+    "begin.formatted",
+    "begin.enrolled",
+    "begin.swapped",
     "create.published",
     "adopt.locked",
     "adopt.enrolled",
@@ -30,17 +31,15 @@ const POINTS: [&str; 23] = [
     "cut.chosen",
     "rebuild.copied",
     "rebuild.done",
-    "succeed.linked",
-    "succeed.chosen",
-    "succeed.named",
-    "move.found",
+    "replace.ready",
+    "replace.swapped",
     "move.locked",
-    "leave.told",
-    "leave.unlocked",
+    "move.enrolled",
     "retire.marked",
     "unlink.found",
+    "unlink.moved",
+    "unlink.done",
 ];
-const LAST_POINTS: [&str; 2] = ["unlink.moved", "unlink.done"];
 
 const ERRNOS: [i32; 5] = [libc::ENOSPC, libc::ENOMEM, libc::EMFILE, libc::EINTR, libc::EACCES];
 
@@ -57,7 +56,7 @@ fn main() -> ExitCode {
     let mut actions: Vec<String> = ["kill", "abort", "stop"].map(str::to_owned).to_vec();
     actions.extend(ERRNOS.iter().map(i32::to_string));
     let mut counts: BTreeMap<&str, Count> = BTreeMap::new();
-    for point in POINTS.into_iter().chain(LAST_POINTS) {
+    for point in POINTS {
         let count = counts.entry(point).or_default();
         for op in LONG_PATHS {
             for &role in op.roles() {

@@ -137,8 +137,12 @@ impl Reader {
     /// `WrongSize` if the message has another length than the type, and it stays; the others as for
     /// [`Reader::read`].
     pub fn read_value<T: AnyBitPattern>(&mut self) -> Result<T> {
-        self.await_message(self.lease.options.read_timeout)?;
-        self.try_read_value()
+        loop {
+            match self.try_read_value() {
+                Err(Error::Empty) => self.await_message(self.lease.options.read_timeout)?,
+                done => return done,
+            };
+        }
     }
 
     /// Reads a message as a value, or says `Empty` at once.
@@ -147,7 +151,8 @@ impl Reader {
     /// As for [`Reader::read_value`], with `Empty` for `Timeout`.
     pub fn try_read_value<T: AnyBitPattern>(&mut self) -> Result<T> {
         let expected = size_of::<T>();
-        let len = self.next_len()?;
+        // What may be overwritten is held, so that the message whose length was seen is the one read.
+        let len = if self.ring.is_racing() { self.try_peek()?.len() } else { self.next_len()? };
         if len != expected {
             return Err(Error::WrongSize { len, expected });
         }
@@ -156,8 +161,11 @@ impl Reader {
         // here alone. Padding is written over, never read.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), expected) };
-        self.try_read(bytes)?;
-        Ok(value)
+        match self.try_read(bytes)? {
+            len if len == expected => Ok(value),
+            // The bus was made anew meanwhile, and another message was next.
+            len => Err(Error::WrongSize { len, expected }),
+        }
     }
 
     /// The hot path: a message is there, and is to be handed out. Everything else takes the long way.
@@ -347,16 +355,20 @@ impl Reader {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
-        let skipped = match self.ring.skip_to_latest() {
-            Ok(skipped) => skipped,
-            Err(error) => return self.stumble(error),
-        };
-        if self.ring.ring().room_bell().glance() == 0 {
-            self.ring.settle();
-        } else {
-            self.attend()?;
+        let mut skipped = 0;
+        for _ in 0..MOVES_MOST {
+            match self.ring.skip_to_latest() {
+                Ok(passed) => skipped += passed,
+                Err(error) => return self.stumble(error),
+            }
+            let before = Arc::clone(&self.segment);
+            let _ = self.is_left_alone() || self.attend()?;
+            // If the bus has moved, what is newest there may be something else.
+            if Arc::ptr_eq(&before, &self.segment) {
+                return Ok(skipped + self.pass_shown()?);
+            }
         }
-        Ok(skipped)
+        Err(Error::Lost { what: REPLACED_TOO_OFTEN, unread: 0 })
     }
 
     // --- the cold side ------------------------------------------------------------------------
@@ -474,9 +486,13 @@ impl Reader {
                 self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat))
             {
                 self.is_special = true;
-                self.lease.condemn(error.clone());
-                // What the cut counts as read was read by this reader, and by nobody else.
+                self.lease.note(&error);
+                // What the cut counts as read was read by this reader, and by nobody else; the rest
+                // is unread as long as it is not known who goes on reading.
                 let is_mine = self.ring.place().pos.wrapping_sub(cut.tail.pos) as i64 <= 0;
+                if !is_mine {
+                    self.ring.rewind(cut.tail);
+                }
                 return if is_inside && is_mine { Ok(true) } else { Err(error) };
             }
         }

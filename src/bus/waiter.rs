@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Lease;
 use crate::config::{Role, Wait};
-use crate::layout::REGISTERED;
+use crate::layout::{REGISTERED, ROLE_ABSENT};
 use crate::ring::{Bell, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
@@ -19,6 +19,9 @@ use crate::sys::{barrier, cores, futex, thread};
 
 /// No sleep is longer without a look.
 const LONGEST_PARK: Duration = Duration::from_millis(50);
+/// The first sleep of a call is shorter: the quick barrier passes over a core once in a long while
+/// (see `sys/barrier.rs`), and a ring that is missed for that reason costs no more than this.
+const FIRST_NAP: Duration = Duration::from_millis(1);
 /// Without a background thread the sleeper itself must beat and watch.
 const PARK_BY_HAND: Duration = Duration::from_millis(1);
 /// Looks before sleeping; some tens of microseconds.
@@ -39,6 +42,7 @@ pub(super) struct Waiter {
     deadline: Option<Instant>,
     /// Once per call: whoever slept and was woken for nothing sleeps on.
     has_spun: bool,
+    has_napped: bool,
 }
 
 /// On which bell, in which segment, a half sleeps, and where it is called.
@@ -59,7 +63,7 @@ pub(super) struct Bed<'a> {
 impl Waiter {
     /// For a call that may take this long.
     pub(super) fn new(wait: Wait, timeout: Duration) -> Self {
-        Waiter { wait, timeout, deadline: None, has_spun: false }
+        Waiter { wait, timeout, deadline: None, has_spun: false, has_napped: false }
     }
 
     /// Whether nothing was waited for yet.
@@ -89,7 +93,11 @@ impl Waiter {
                 self.has_spun = true;
                 self.spin_if_it_pays(is_ready, bed);
             }
-            _ => park(lease, bed, left, is_ready),
+            _ => {
+                let longest = if self.has_napped { LONGEST_PARK } else { FIRST_NAP };
+                self.has_napped = true;
+                park(lease, bed, left.min(longest), is_ready);
+            }
         }
         true
     }
@@ -136,11 +144,19 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<
     false
 }
 
+/// Whether a barrier reaches whoever rings. Whoever comes later and cannot be reached sets FENCE
+/// itself; asking for it on behalf of nobody would slow down all who come, for as long as the bell.
+fn is_reached(bed: &Bed<'_>) -> bool {
+    let peer = bed.segment.role(bed.peer);
+    // pairs BEAT: acquire, what the owner can do is noted before the state.
+    let is_absent = peer.state.load(Ordering::Acquire) == ROLE_ABSENT;
+    // Relaxed: behind the acquire above.
+    is_absent || peer.capabilities.load(Ordering::Relaxed) & REGISTERED != 0
+}
+
 /// Sleeps until the peer rings, or for a while.
 fn park(lease: &Lease, bed: &Bed<'_>, left: Duration, mut is_ready: impl FnMut(bool) -> bool) {
-    // Relaxed: a peer that joins later unregistered sets FENCE itself.
-    let capabilities = bed.segment.role(bed.peer).capabilities.load(Ordering::Relaxed);
-    let has_barrier = capabilities & REGISTERED != 0 && barrier::available();
+    let has_barrier = is_reached(bed) && barrier::available();
     bed.bell.announce_sleep(!has_barrier);
     if has_barrier && !barrier::heavy() {
         // Refused after all: the other side must fence from now on.
@@ -192,5 +208,27 @@ mod tests {
         assert_eq!(parks.load(Ordering::Relaxed), 0);
         park(lease, &bed, soon, |_| false);
         assert_eq!(parks.load(Ordering::Relaxed), 1);
+    }
+
+    /// Who waits for a peer that never came asks nobody for fences; a peer that cannot be reached
+    /// asks for itself when it comes. Else all that is written later would be slow.
+    #[test]
+    fn who_waits_for_nobody_asks_for_no_fences() {
+        let name = format!("unit-waiter-early-{}", std::process::id());
+        let bus = Options::new(&name).role(Role::Master).open().unwrap();
+        let lease = &bus.writer.lease;
+        let seat = lease.seat();
+        let ring = seat.segment.ring(lease.role.peer().writes());
+        let bed = Bed {
+            bell: ring.data_bell(),
+            attention: ring.room_bell(),
+            segment: &seat.segment,
+            peer: Role::Slave,
+            parks: &AtomicU64::new(0),
+            fruitless: &Cell::new(0),
+        };
+        park(lease, &bed, Duration::from_millis(1), |_| false);
+        let asks = bed.bell.glance() & crate::ring::FENCE != 0;
+        assert_eq!(asks, !barrier::available());
     }
 }

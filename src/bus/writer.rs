@@ -541,7 +541,7 @@ impl Writer {
         match self.lease.seat_after(&self.segment).and_then(|seat| self.follow(seat)) {
             Ok(()) => {}
             Err(error) => {
-                self.lease.condemn(error);
+                self.lease.note(&error);
                 self.is_special = true;
             }
         }

@@ -35,16 +35,6 @@ pub(crate) struct Consumer {
     lost: u64,
     /// The epoch of the message before the tail.
     last_epoch: u64,
-    /// In a ring that is overwritten: the last place that is known to be inside the cut.
-    sure: Sure,
-}
-
-/// A place to come back to, with the epoch of the message before it, and what was lost until there.
-#[derive(Debug, Clone, Copy)]
-struct Sure {
-    place: Place,
-    last_epoch: u64,
-    lost: u64,
 }
 
 /// A message that lies at the tail.
@@ -70,6 +60,9 @@ impl Consumer {
         if !ring.overwrite {
             ring.check_distance(tail.pos, ring.find_head(None)?.pos)?;
         }
+        // A predecessor that was killed between the two stores of its place has counted a message
+        // that it did not consume. Whoever looks how much is unread must not believe that.
+        ring.lines().consumer.number.store(tail.number, Ordering::Release);
         Ok(Consumer {
             ring,
             tail: tail.pos,
@@ -81,7 +74,6 @@ impl Consumer {
             inline_len: ring.inline_len(),
             lost: 0,
             last_epoch: tail.epoch,
-            sure: Sure { place: tail, last_epoch: tail.epoch, lost: 0 },
         })
     }
 
@@ -335,27 +327,12 @@ impl Consumer {
 
     /// Goes back to where messages were passed and not told of.
     pub(crate) fn go_back(&mut self, (place, last_epoch): (Place, u64)) {
-        self.stand_at(place);
+        self.rewind(place);
         self.last_epoch = last_epoch;
     }
 
-    /// Takes back what was read from behind the cut at `head`. Who races may have come there over
-    /// messages that it gave up, and that are carried over all the same; so it goes back to where it
-    /// was before, with the count of that time.
-    pub(crate) fn rewind(&mut self, head: Place) {
-        let sure = self.sure;
-        if !self.ring.overwrite || super::producer::is_before(head.pos, sure.place.pos) {
-            return self.stand_at(head);
-        }
-        let line = &self.ring.lines().consumer;
-        // Relaxed: as in `follow`.
-        let total = line.lost.load(Ordering::Relaxed);
-        line.lost.store(total.wrapping_sub(self.lost.wrapping_sub(sure.lost)), Ordering::Relaxed);
-        self.lost = sure.lost;
-        self.go_back((sure.place, sure.last_epoch));
-    }
-
-    fn stand_at(&mut self, place: Place) {
+    /// Stands somewhere else: takes back what was read from behind a cut.
+    pub(crate) fn rewind(&mut self, place: Place) {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
     }
 
@@ -364,7 +341,6 @@ impl Consumer {
     pub(crate) fn carry_on(&mut self, from: &Consumer) {
         self.go_back(from.bookmark());
         self.lost = from.lost;
-        self.sure = Sure { place: self.place(), last_epoch: self.last_epoch, lost: self.lost };
         let (line, old) = (&self.ring.lines().consumer, &from.ring.lines().consumer);
         // Relaxed: as in `enter_epoch`; and this reader alone counts, here and there.
         line.epoch.store(self.epoch, Ordering::Relaxed);
@@ -380,7 +356,6 @@ impl Consumer {
             self.last_epoch = copied.id.epoch;
         }
         self.follow(&cursor);
-        self.make_sure();
         Ok(copied?.map(|copied| copied.len))
     }
 
@@ -389,16 +364,7 @@ impl Consumer {
         let mut cursor = Cursor::at(self.ring, self.place());
         let found = cursor.find();
         self.follow(&cursor);
-        self.make_sure();
         Ok(found?.map(|(len, _)| len))
-    }
-
-    /// Remembers this place, if it is inside whatever cut there will be.
-    fn make_sure(&mut self) {
-        // pairs SEAL: what was read before lies before the cut, if this finds no seal.
-        if !self.ring.room_bell().is_sealed() {
-            self.sure = Sure { place: self.place(), last_epoch: self.last_epoch, lost: self.lost };
-        }
     }
 
     /// Stands where the cursor went: over what it copied, and over what was lost.
@@ -421,7 +387,8 @@ impl Consumer {
 
     /// Goes to the newest message, and says how many were passed over. Looks ahead without storing
     /// anything: behind the newest message may lie control frames, and a tail once stored behind
-    /// them would give the message away.
+    /// them would give the message away. Goes nowhere once the segment is sealed: the newest message
+    /// may lie behind the cut, and the newest before it must not be passed over for that one.
     pub(crate) fn skip_to_latest(&mut self) -> Result<u64> {
         let start = self.number;
         let mut cursor = Cursor::at(self.ring, self.place());
@@ -432,14 +399,15 @@ impl Consumer {
             newest = Some(cursor);
             cursor.pass(frames);
         }
+        // pairs SEAL: what was found before lies before the cut, if this finds no seal.
+        if self.ring.room_bell().is_sealed() {
+            return Ok(0);
+        }
         match newest {
             Some(newest) => self.follow(&newest),
             // Everything was overwritten, and by nothing that is whole yet: that much is known.
             None if self.ring.overwrite => self.follow(&cursor),
             None => {}
-        }
-        if self.ring.overwrite {
-            self.make_sure();
         }
         Ok(self.number.wrapping_sub(start))
     }

@@ -285,16 +285,26 @@ impl BusFile {
     /// Locks a slot that nobody uses, and fills it with zeros. `None` if the turn is not this one any
     /// more. What fails here has changed nothing that anybody looks at.
     pub(crate) fn take_slot(&self, turn: Turn) -> Result<Option<usize>> {
-        for slot in 0..SLOTS_MAX {
-            if turn.slot() == Some(slot) || !self.try_lock(bytes_of(slot))? {
+        match self.try_take_slot(turn) {
+            // Others may have died with pages in slots that do not count.
+            Err(Error::Os { errno: libc::ENOSPC, .. }) => {
+                self.tidy()?;
+                self.try_take_slot(turn)
+            }
+            taken => taken,
+        }
+    }
+
+    fn try_take_slot(&self, turn: Turn) -> Result<Option<usize>> {
+        for slot in (0..SLOTS_MAX).filter(|&slot| turn.slot() != Some(slot)) {
+            if !self.try_lock_unused(slot, turn)? {
                 continue;
             }
-            // The lock first, the look afterwards: a slot that came to count meanwhile is not ours.
+            hit("slot.locked")?;
             if self.turn() != turn {
                 self.unlock(bytes_of(slot))?;
                 return Ok(None);
             }
-            hit("slot.locked")?;
             let taken = self.wipe(slot).and_then(|()| {
                 shm::allocate(self.file(), self.facts.plan.slot_off(slot), self.facts.plan.slot_len)
             });
@@ -310,6 +320,21 @@ impl BusFile {
             object: show(&self.facts.path),
             errno: libc::EBUSY,
         })
+    }
+
+    /// Locks all bytes of a slot that does not count. The builder's byte first, and a look at the turn
+    /// before the others: a slot can come to count only under a lock of its builder, so whoever is
+    /// stopped in between is in nobody's way.
+    fn try_lock_unused(&self, slot: usize, turn: Turn) -> Result<bool> {
+        let builder = locks_of(slot) + BUILDER;
+        if !self.try_lock(builder..builder + 1)? {
+            return Ok(false);
+        }
+        if self.turn() == turn && self.try_lock(bytes_of(slot))? {
+            return Ok(true);
+        }
+        self.unlock(bytes_of(slot))?;
+        Ok(false)
     }
 
     /// Gives the pages of a slot back; they are zeros then. The caller holds all of its bytes.
@@ -329,7 +354,7 @@ impl BusFile {
             if self.facts.plan.slot_off(slot) >= size {
                 break;
             }
-            if !self.try_lock(bytes_of(slot))? {
+            if !self.try_lock_unused(slot, turn)? {
                 is_tidy = false;
                 continue;
             }
@@ -341,12 +366,33 @@ impl BusFile {
         Ok(is_tidy)
     }
 
-    /// Maps a slot, under the locks that were taken. The file must reach to its end.
+    /// Maps a slot, under the locks that were taken.
     pub(crate) fn map_slot(self, slot: usize) -> Result<Segment> {
+        self.check_len(slot)?;
+        Segment::new(self, slot)
+    }
+
+    /// Whether a turn leads to a slot that is there and came to count in it.
+    pub(crate) fn check_turn(&self, turn: Turn) -> Result<()> {
+        let Some(slot) = turn.slot() else {
+            return Err(Error::Corrupt { what: "a turn that leads to no slot" });
+        };
+        self.check_len(slot)?;
+        let page = self.look_at_page(slot)?;
+        // Relaxed: a private copy.
+        let is_dated = page.generation.load(Ordering::Relaxed) == turn.generation();
+        // Another turn by now: the slot may have been used again.
+        if !is_dated && self.turn() == turn {
+            return Err(Error::Corrupt { what: "a slot of another generation than its turn" });
+        }
+        Ok(())
+    }
+
+    fn check_len(&self, slot: usize) -> Result<()> {
         if shm::facts(self.file())?.size < self.facts.plan.slot_end(slot) {
             return Err(Error::Corrupt { what: "a file shorter than its geometry" });
         }
-        Segment::new(self, slot)
+        Ok(())
     }
 
     /// Copies of the pages of a slot that say who is there and how far the rings are, for those who

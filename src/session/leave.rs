@@ -20,8 +20,8 @@ use std::time::Duration;
 use crate::config::{Cleanup, Direction, Options, Overflow, Role};
 use crate::error::{Error, Result};
 use crate::layout::*;
-use crate::segment::{BusFile, Segment, SlotView};
-use crate::sync::Ordering;
+use crate::segment::{BusFile, Facts, Segment, SlotView};
+use crate::sync::{Ordering, fence};
 use crate::sys::failpoint::hit;
 use crate::sys::{clock, process, shm};
 
@@ -215,20 +215,59 @@ pub(super) fn take_name_away(bus: &BusFile) -> Result<bool> {
         // The random name is taken: as likely as a planted one.
         Ok(false) => return Ok(false),
         Err(Error::Os { errno: libc::ENOENT, .. }) => return Ok(true),
-        Err(Error::Os { errno: libc::EPERM | libc::EACCES | libc::EROFS, .. }) => return Ok(false),
+        Err(Error::Os {
+            errno: libc::EPERM | libc::EACCES | libc::EROFS | libc::EINVAL, ..
+        }) => {
+            return Ok(false);
+        }
         Err(error) => return Err(error),
     }
     hit("unlink.moved")?;
     let is_ours = shm::facts_at(&aside)?.is_some_and(|facts| facts.id == bus.facts().id);
+    // Whoever revives the file swaps the turn and then looks at the name.
+    fence(Ordering::SeqCst);
     if is_ours && bus.turn() == turn {
         shm::unlink(&aside)?;
         hit("unlink.done")?;
+        sweep(bus);
     } else {
         // Should somebody have made a new bus under the name meanwhile, what was moved stays aside:
         // nothing of it is lost, and people see it.
         shm::rename_noreplace(&aside, path)?;
     }
     Ok(true)
+}
+
+/// Removes what others who were killed in `take_name_away` left beside the name: retired files, to
+/// which no name but theirs leads. What goes wrong does so for whoever comes by next.
+fn sweep(bus: &BusFile) {
+    for aside in names_aside(&bus.facts().path) {
+        if let Ok(Some(found)) = BusFile::open_at(&aside, None, true)
+            && found.turn().is_retired()
+            && found.facts().name == bus.facts().name
+        {
+            let _ = shm::unlink(&aside);
+        }
+    }
+}
+
+/// Gives a living bus its name back, if somebody moved it aside and died. For its members.
+pub(super) fn bring_name_back(facts: &Facts) {
+    for aside in names_aside(&facts.path) {
+        if shm::facts_at(&aside).is_ok_and(|found| found.is_some_and(|found| found.id == facts.id))
+        {
+            let _ = shm::rename_noreplace(&aside, &facts.path);
+        }
+    }
+}
+
+/// What lies beside a name under names that are given before removal.
+fn names_aside(path: &Path) -> Vec<PathBuf> {
+    let Some((directory, file)) = path.parent().zip(path.file_name()) else { return Vec::new() };
+    let prefix = [file.as_encoded_bytes(), b"~"].concat();
+    let mut names = shm::names_in(directory).unwrap_or_default();
+    names.retain(|name| name.as_encoded_bytes().starts_with(&prefix));
+    names.into_iter().map(|name| directory.join(name)).collect()
 }
 
 /// Where a name is moved before it is unlinked.

@@ -38,6 +38,9 @@ const FILE_CHECK: Duration = Duration::from_millis(100);
 pub(crate) struct Seat {
     pub segment: Arc<Segment>,
     pub epoch: u64,
+    /// Slots on the way here, from which the role may still be kept for this endpoint in the next one:
+    /// whoever replaced the slot on the way did not see it arrive.
+    pub(super) before: Vec<Arc<Segment>>,
 }
 
 /// An open endpoint.
@@ -50,7 +53,10 @@ pub(crate) struct Member {
     /// Locked by whoever moves to another slot, chooses a cut, or leaves.
     moving: Mutex<()>,
     watch: Mutex<Watch>,
-    refused: Vec<Refusal>,
+    /// Requests about memory that were refused.
+    refused: Mutex<Vec<Refusal>>,
+    /// The memory of the seat is not yet as the options wish it.
+    is_unprepared: AtomicBool,
     trouble: Mutex<Option<Error>>,
     in_trouble: AtomicBool,
     /// The file has no name any more, so nobody can come to it.
@@ -69,15 +75,17 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(options: Options, joined: Joined, refused: Vec<Refusal>) -> Arc<Member> {
-        let seat = Seat { segment: Arc::new(joined.segment), epoch: joined.epoch };
+    pub(super) fn new(options: Options, joined: Joined) -> Arc<Member> {
+        let segment = Arc::new(joined.segment);
+        let seat = Seat { segment, epoch: joined.epoch, before: Vec::new() };
         let member = Member {
             role: joined.role,
             birth: Birth::now(),
             seat: Mutex::new(Some(seat)),
             moving: Mutex::new(()),
             watch: Mutex::new(Watch::new(options.beat_interval, options.stale_after)),
-            refused,
+            refused: Mutex::new(Vec::new()),
+            is_unprepared: AtomicBool::new(true),
             trouble: Mutex::new(None),
             in_trouble: AtomicBool::new(false),
             is_nameless: AtomicBool::new(false),
@@ -126,41 +134,54 @@ impl Member {
     }
 
     /// Requests about memory that were refused.
-    pub(crate) fn refused(&self) -> &[Refusal] {
-        &self.refused
+    pub(crate) fn refused(&self) -> Vec<Refusal> {
+        self.refused.lock().clone()
+    }
+
+    /// Does what the options wish for the memory of the seat. Takes long for a large bus, so it is for
+    /// threads of the application, and after the heart has begun to beat.
+    pub(crate) fn prepare_memory(&self) {
+        if self.is_unprepared.swap(false, Ordering::Relaxed)
+            && let Some(segment) = self.segment()
+        {
+            *self.refused.lock() = segment.prepare_memory(&self.options);
+        }
     }
 
     // --- moving over --------------------------------------------------------------------------
 
-    /// The seat after `old` was sealed. Waits for the one that replaces it, or makes that itself.
+    /// The seat after `old` was sealed. Waits for the one that replaces it, or makes that itself. What
+    /// the system refuses may be tried again; all other errors are for good.
     pub(crate) fn seat_after(&self, old: &Arc<Segment>) -> Result<Seat> {
-        let _moving = self.moving.lock();
+        let moving = self.moving.lock();
         let mut seat = self.seat().ok_or(Error::Forked)?;
         if Arc::ptr_eq(&seat.segment, old) {
-            self.follow(&mut seat)?;
+            self.follow(&mut seat).inspect_err(|error| self.note(error))?;
         }
+        drop(moving);
+        self.prepare_memory();
         Ok(seat)
     }
 
     /// Moves as long as the seat is in a sealed slot. The caller has locked `moving`.
     fn follow(&self, seat: &mut Seat) -> Result<()> {
         while seat.segment.is_sealed() {
-            match replace::move_over(&seat.segment, &self.options, self.role, seat.epoch) {
-                Ok(new) => self.sit_down(seat, new),
-                Err(error) => {
-                    self.condemn(error.clone());
-                    return Err(error);
-                }
-            }
-            seat.segment.prepare_memory(&self.options);
+            let new = replace::move_over(seat, &self.options, self.role)?;
+            self.sit_down(seat, new);
         }
         Ok(())
     }
 
     fn sit_down(&self, seat: &mut Seat, mut new: Segment) {
         new.settle();
-        seat.segment = Arc::new(new);
+        let old = std::mem::replace(&mut seat.segment, Arc::new(new));
+        // Whoever seals from here on sees this endpoint here; who did before may not have.
+        match seat.segment.is_sealed() {
+            true => seat.before.push(old),
+            false => seat.before.clear(),
+        }
         self.is_untidy.store(true, Ordering::Relaxed);
+        self.is_unprepared.store(true, Ordering::Relaxed);
         *self.seat.lock() = Some(seat.clone());
     }
 
@@ -168,7 +189,7 @@ impl Member {
     pub(crate) fn cut(&self, segment: &Segment, direction: Direction) -> Result<replace::CutRing> {
         let _moving = self.moving.lock();
         let cut = replace::wait_for_cut(segment, self.role);
-        let cut = cut.inspect_err(|error| self.condemn(error.clone()))?;
+        let cut = cut.inspect_err(|error| self.note(error))?;
         Ok(cut[direction as usize])
     }
 
@@ -189,6 +210,13 @@ impl Member {
         self.in_trouble.store(true, Ordering::Release);
         if let Some(segment) = self.segment() {
             self.call_halves(&segment);
+        }
+    }
+
+    /// Makes the endpoint unusable if the error is one that does not go away.
+    pub(crate) fn note(&self, error: &Error) {
+        if !matches!(error, Error::Os { .. } | Error::Access { .. } | Error::Timeout) {
+            self.condemn(error.clone());
         }
     }
 
@@ -216,7 +244,8 @@ impl Member {
 
     /// Looks at the peer; asks for its lock if that is needed, or `must_ask`.
     pub(crate) fn observe(&self, must_ask: bool) {
-        let Some(segment) = self.segment() else { return };
+        self.follow_fate();
+        let Some(segment) = self.segment().filter(|segment| !segment.is_doomed()) else { return };
         let lines = segment.role(self.role.peer());
         let sight = sight_of(lines);
         let mut watch = self.watch.lock();
@@ -469,7 +498,6 @@ impl Member {
     #[cold]
     fn tick_thoroughly(&self, now_ns: u64) {
         self.observe(false);
-        self.follow_fate();
         if let Some(segment) = self.segment() {
             segment.ring(self.role.writes()).note_high_water();
         }
@@ -478,19 +506,20 @@ impl Member {
 
     /// Goes where the bus went, if that can be done at once: for the heart, which is watched there.
     fn follow_fate(&self) {
-        let Some(_moving) = self.moving.try_lock() else { return };
-        let Some(mut seat) = self.seat() else { return };
-        if !seat.segment.is_doomed() {
+        let is_doomed = |seat: &Seat| seat.segment.is_doomed();
+        if !self.seat.lock().as_ref().is_some_and(is_doomed) {
             return;
         }
-        match replace::try_move(&seat.segment, &self.options, self.role, seat.epoch) {
+        let Some(_moving) = self.moving.try_lock() else { return };
+        let Some(mut seat) = self.seat().filter(is_doomed) else { return };
+        match replace::try_move(&seat, &self.options, self.role) {
             Ok(replace::Move::To(new)) => {
                 let old = Arc::clone(&seat.segment);
                 self.sit_down(&mut seat, new);
                 self.call_halves(&old);
             }
             Ok(replace::Move::NotYet) => {}
-            Err(error) => self.condemn(error),
+            Err(error) => self.note(&error),
         }
     }
 
@@ -513,6 +542,9 @@ impl Member {
     /// The name is gone, or leads to another file; or it is back.
     fn mind_the_name(&self, segment: &Segment, is_named: bool) {
         // Relaxed: looked at again at every check.
+        if !is_named {
+            leave::bring_name_back(segment.facts());
+        }
         if self.is_nameless.swap(!is_named, Ordering::Relaxed) != !is_named {
             self.observe(true);
             // The halves look whether they still have anybody.

@@ -21,7 +21,7 @@
 
 use std::time::Duration;
 
-use super::{Joined, byte_of, enroll, keep_only};
+use super::{Joined, Seat, byte_of, enroll, keep_only};
 use crate::config::{Direction, Options, Role};
 use crate::error::{Error, Result};
 use crate::layout::*;
@@ -51,13 +51,31 @@ pub(crate) struct CutRing {
     pub tail: Place,
 }
 
-/// Replaces the owner of a role and takes its place; without a role nobody is replaced, and only a
+/// Whose place is to be taken, and what was seen of it when that was decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Verdict {
+    pub role: Role,
+    /// Beat and epoch of an owner that was found to hang; `None` if its state does not matter.
+    pub seen: Option<(u64, u64)>,
+}
+
+impl Verdict {
+    /// Whether the owner has not moved since.
+    fn still_holds(&self, segment: &Segment) -> bool {
+        let lines = segment.role(self.role);
+        // Relaxed: a heart that began to beat in this very moment may be overlooked.
+        let now = (lines.beat.load(Ordering::Relaxed), lines.epoch.load(Ordering::Relaxed));
+        self.seen.is_none_or(|seen| seen == now)
+    }
+}
+
+/// Replaces the owner of a role and takes its place; without a verdict nobody is replaced, and only a
 /// new slot made. `None` if there is no new owner: somebody else was faster, or nobody was to be
 /// one.
 pub(super) fn replace(
     source: BusFile,
     turn: Turn,
-    replaced: Option<Role>,
+    replaced: Option<Verdict>,
     options: &Options,
 ) -> Result<Option<Joined>> {
     let Some(from) = turn.slot() else { return Ok(None) };
@@ -80,7 +98,7 @@ fn build(
     turn: Turn,
     from: usize,
     mut new: Segment,
-    replaced: Option<Role>,
+    replaced: Option<Verdict>,
     options: &Options,
 ) -> Result<Option<Joined>> {
     // As long as it is read nobody uses it again.
@@ -93,10 +111,13 @@ fn build(
     if !old.is_current() {
         return give_back(new);
     }
-    if let Err(error) = filled {
-        give_back(new)?;
-        return Err(error);
-    }
+    let replaced = match filled {
+        Ok(replaced) => replaced,
+        Err(error) => {
+            give_back(new)?;
+            return Err(error);
+        }
+    };
     keep_only(&new, replaced)?;
     hit("replace.ready")?;
     if !new.bus().swap_turn(turn, Some(new.slot())) {
@@ -120,14 +141,15 @@ fn give_back(new: Segment) -> Result<Option<Joined>> {
     Ok(None)
 }
 
-/// Seals, cuts, and puts into the new slot what is unread and who is there.
+/// Seals, cuts, and puts into the new slot what is unread and who is there. The role that was taken
+/// over: none if its owner has shown since the verdict that it lives.
 fn fill(
     old: &Segment,
     new: &mut Segment,
     turn: Turn,
-    replaced: Option<Role>,
+    verdict: Option<Verdict>,
     options: &Options,
-) -> Result<()> {
+) -> Result<Option<Role>> {
     seal(old)?;
     let cut = choose_cut(old, 2 + new.slot())?;
     for direction in Direction::BOTH {
@@ -137,6 +159,7 @@ fn fill(
     hit("rebuild.copied")?;
     // Relaxed: the new slot does not count yet.
     new.page().lineage.store(old.lineage(), Ordering::Relaxed);
+    let replaced = verdict.filter(|verdict| verdict.still_holds(old)).map(|verdict| verdict.role);
     for role in [Role::Master, Role::Slave] {
         carry_over(old, new, role)?;
         if replaced == Some(role) {
@@ -145,7 +168,8 @@ fn fill(
         }
     }
     new.date(turn.next(Some(new.slot())));
-    hit("rebuild.done")
+    hit("rebuild.done")?;
+    Ok(replaced)
 }
 
 /// Finishes a replacement that somebody began, replacing nobody.
@@ -281,16 +305,27 @@ pub(crate) fn cut_of(segment: &Segment) -> Option<[CutRing; 2]> {
 /// for it.
 fn carry_over(old: &Segment, new: &Segment, role: Role) -> Result<()> {
     let (from, to) = (old.role(role), new.role(role));
+    // pairs BEAT: acquire, the rest belongs to this state or a newer one. Loaded once: its owner may
+    // leave, or just have come over.
+    let state = from.state.load(Ordering::Acquire);
     copy_role(from, to);
-    // Relaxed, here and below: the new slot does not count yet, and the old one is sealed.
-    let kept = match from.state.load(Ordering::Relaxed) {
+    // Relaxed, here and below: the new slot does not count yet.
+    let kept = match state {
         ROLE_JOINED => Some(old.keeper(role)),
-        ROLE_MOVING => Keeper::from_word(from.keeper.load(Ordering::Relaxed)),
-        _ => return Ok(()),
+        // Without a keeper it has just come over, and is about to say so.
+        ROLE_MOVING => {
+            Some(Keeper::from_word(from.keeper.load(Ordering::Relaxed)).unwrap_or(old.keeper(role)))
+        }
+        _ => None,
     };
     let is_kept = new.bus().is_kept(kept)?;
-    let state = if is_kept { ROLE_MOVING } else { ROLE_JOINED };
-    to.keeper.store(kept.filter(|_| is_kept).map_or(0, Keeper::to_word), Ordering::Relaxed);
+    let word = kept.filter(|_| is_kept).map_or(0, Keeper::to_word);
+    to.keeper.store(word, Ordering::Relaxed);
+    let state = match (kept, is_kept) {
+        (None, _) => state,
+        (Some(_), true) => ROLE_MOVING,
+        (Some(_), false) => ROLE_JOINED,
+    };
     to.state.store(state, Ordering::Relaxed);
     Ok(())
 }
@@ -303,12 +338,10 @@ fn copy_role(from: &RoleLines, to: &RoleLines) {
     copy(&to.epoch, &from.epoch);
     copy(&to.start_time, &from.start_time);
     copy(&to.pid_ns, &from.pid_ns);
-    copy(&to.keeper, &from.keeper);
     copy(&to.beat, &from.beat);
     copy(&to.progress, &from.progress);
     for (to, from) in [
         (&to.pid, &from.pid),
-        (&to.state, &from.state),
         (&to.capabilities, &from.capabilities),
         (&to.wish, &from.wish),
         (&to.beat_interval_us, &from.beat_interval_us),
@@ -325,45 +358,46 @@ pub(super) enum Move {
     NotYet,
 }
 
-/// Takes the place that is kept for the owner of a role in the slot that counts now; never waits.
-pub(super) fn try_move(old: &Segment, options: &Options, role: Role, epoch: u64) -> Result<Move> {
+/// Takes the place that is kept for the owner of a seat in the slot that counts now; never waits.
+pub(super) fn try_move(seat: &Seat, options: &Options, role: Role) -> Result<Move> {
+    let old = &seat.segment;
     let turn = old.bus().turn();
     let Some(slot) = turn.slot() else { return Err(removed()) };
     if turn == old.turn() {
         return Ok(Move::NotYet);
     }
-    let bus = BusFile::open(options)?.filter(|bus| bus.facts().id == old.facts().id);
-    let Some(bus) = bus else {
+    let Some(bus) = open_again(old.bus(), options)? else {
         return Err(Error::Lost { what: "it was replaced, and its name is gone", unread: 0 });
     };
     let byte = byte_of(slot, role);
     let is_ours = bus.try_lock(byte..byte + 1)?;
     hit("move.locked")?;
-    // The lock first, the look afterwards, as in `try_join`.
+    // The lock and the copy first, the look afterwards: a slot that is not used any more is neither
+    // entered nor believed.
+    let page = bus.look_at_page(slot)?;
     if bus.turn() != turn {
         return Ok(Move::NotYet);
     }
+    check_kept(&page.roles[usize::from(role == Role::Slave)], seat, role)?;
     if !is_ours {
-        let page = bus.look_at_page(slot)?;
-        check_kept(&page.roles[usize::from(role == Role::Slave)], old, role, epoch)?;
         return Ok(Move::NotYet);
     }
     let new = bus.map_slot(slot)?;
-    check_kept(new.role(role), old, role, epoch)?;
-    enroll(&new, role, epoch, options);
+    enroll(&new, role, seat.epoch, options);
     hit("move.enrolled")?;
-    // pairs SEAL: as in `try_join`; the caller looks for the seal.
+    // pairs SEAL: as in `try_join`. A builder that is not seen afterwards finds this owner here.
     sync::fence(Ordering::SeqCst);
     Ok(Move::To(new))
 }
 
-/// Whether a role is kept for its owner in an older slot.
-fn check_kept(lines: &RoleLines, old: &Segment, role: Role, epoch: u64) -> Result<()> {
-    // Relaxed: written before the slot came to count, or under the lock that this process holds now,
-    // or looked at again.
+/// Whether a role is kept for the owner of a seat.
+fn check_kept(lines: &RoleLines, seat: &Seat, role: Role) -> Result<()> {
+    // Relaxed: a private copy.
+    let keeper = lines.keeper.load(Ordering::Relaxed);
+    let mut homes = std::iter::once(&seat.segment).chain(&seat.before);
     let is_kept = lines.state.load(Ordering::Relaxed) == ROLE_MOVING
-        && lines.epoch.load(Ordering::Relaxed) == epoch
-        && lines.keeper.load(Ordering::Relaxed) == old.keeper(role).to_word();
+        && lines.epoch.load(Ordering::Relaxed) == seat.epoch
+        && homes.any(|home| home.keeper(role).to_word() == keeper);
     if is_kept {
         return Ok(());
     }
@@ -372,30 +406,38 @@ fn check_kept(lines: &RoleLines, old: &Segment, role: Role, epoch: u64) -> Resul
 
 /// Moves a living owner from a sealed slot to the one that counts, and makes that one itself if
 /// nobody else does.
-pub(super) fn move_over(
-    old: &Segment,
-    options: &Options,
-    role: Role,
-    epoch: u64,
-) -> Result<Segment> {
+pub(super) fn move_over(seat: &Seat, options: &Options, role: Role) -> Result<Segment> {
+    let old = &seat.segment;
     for _ in 0..MOVES_MOST {
         let seen = old.bus().turn();
-        let patience = if seen == old.turn() { COURTESY } else { QUEUE };
-        let started = clock::Instant::now();
-        while old.bus().turn() == seen && started.elapsed() < patience {
-            if let Move::To(new) = try_move(old, options, role, epoch)? {
-                return Ok(new);
+        let is_replaced = seen != old.turn();
+        let wait = |patience: Duration, tries: bool| -> Result<Option<Segment>> {
+            let started = clock::Instant::now();
+            while old.bus().turn() == seen && started.elapsed() < patience {
+                if let (true, Move::To(new)) = (tries, try_move(seat, options, role)?) {
+                    return Ok(Some(new));
+                }
+                clock::sleep(Duration::from_micros(50));
             }
-            clock::sleep(Duration::from_micros(50));
+            Ok(None)
+        };
+        if let Some(new) = wait(if is_replaced { QUEUE } else { COURTESY }, true)? {
+            return Ok(new);
         }
+        // Whoever began to replace the slot has died or was stopped; or somebody who was stopped is
+        // in the way in the slot that counts now. If it is another one by now, look there first.
         let Some(bus) = open_again(old.bus(), options)? else {
             return Err(Error::Lost { what: "its name is gone while it is replaced", unread: 0 });
         };
-        // Whoever began to replace the slot has died or was stopped; or somebody who was stopped is
-        // in the way in the slot that counts now. If it is another one by now, look there first.
-        if bus.turn() == seen {
-            complete(bus, seen, options)?;
+        if bus.turn() == seen
+            && let Err(error) = complete(bus, seen, options)
+        {
+            // There may be no room for a slot of ours; that of another one may be on its way.
+            wait(QUEUE, false)?;
+            if old.bus().turn() == seen {
+                return Err(error);
+            }
         }
     }
-    Err(Error::Lost { what: "it is replaced again and again", unread: 0 })
+    Err(Error::Timeout)
 }

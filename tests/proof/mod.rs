@@ -59,3 +59,12 @@ pub fn leftovers(name: &str) -> Vec<String> {
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with(&prefix)).collect()
 }
+
+/// Removes what the rule of removal keeps: a bus with unread messages. Then nothing may be left.
+pub fn remove_kept(name: &str) {
+    if let Ok(kept) = eshm::inspect(name) {
+        assert_ne!(kept.unread, [0, 0], "left over: {kept:?}");
+        eshm::remove(name, false).expect("nobody is there any more");
+    }
+    assert_eq!(leftovers(name), [""; 0], "left over");
+}

@@ -181,6 +181,8 @@ impl Scene {
         let beat = if self.op.is_long() { 5 } else { 1000 };
         options.beat_interval(Duration::from_millis(beat));
         options.stale_after(Duration::from_millis(beat * 4));
+        // Unread messages are part of every scene; the last to leave removes the bus all the same.
+        options.cleanup(eshm::Cleanup::Always);
         options
     }
 

@@ -131,7 +131,7 @@ fn init(config: &ESHMConfig, name: &str) -> Result<*mut ESHMHandle, Fault> {
 
 /// Whether the bus is removed by the last to leave, as ESHM 1.0 has it: yes or no.
 fn clean_up(options: &mut Options, wanted: bool) {
-    options.auto_cleanup(wanted);
+    options.classic_cleanup(wanted);
 }
 
 /// Master if nobody is, where a master that hangs is nobody, else slave.

@@ -11,7 +11,7 @@ use crate::classic::string;
 use crate::fault::Fault;
 use crate::guard::call;
 use crate::sized;
-use crate::types::{self, Cleanup, ESHMGeometry, ESHMOptions};
+use crate::types::{self, ESHMGeometry, ESHMOptions};
 
 /// Where segments are unless said otherwise.
 pub const DIRECTORY: &str = "/dev/shm";
@@ -127,13 +127,8 @@ fn behave(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
         .reconnect_interval(milliseconds(asked.reconnect_retry_interval_ms, 1))
         .reconnect_attempts(asked.max_reconnect_attempts)
         .background(asked.use_threads != 0);
-    clean_up(options, types::cleanup(asked.cleanup, asked.auto_cleanup != 0)?);
+    options.cleanup(types::cleanup(asked.cleanup, asked.auto_cleanup != 0)?);
     Ok(())
-}
-
-/// When the bus is removed. The core knows only yes and no as yet.
-fn clean_up(options: &mut Options, wish: Cleanup) {
-    options.auto_cleanup(wish != Cleanup::Never);
 }
 
 fn shape(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
@@ -154,8 +149,10 @@ fn shape(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
 }
 
 fn place(options: &mut Options, asked: &ESHMOptions) {
+    if asked.mode != 0 {
+        options.mode(asked.mode);
+    }
     options
-        .mode(if asked.mode == 0 { 0o600 } else { asked.mode })
         .prefault(asked.prefault != 0)
         .lock_memory(asked.lock_memory != 0)
         .huge_pages(asked.huge_pages != 0)

@@ -9,7 +9,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
 
-use eshm::{Disconnect, Error, MessageId, Overflow, PeerState, Role, Takeover, Wait};
+use eshm::{Cleanup, Disconnect, Error, MessageId, Overflow, PeerState, Role, Takeover, Wait};
 
 use crate::fault::Fault;
 use crate::guard::Answer;
@@ -251,17 +251,6 @@ pub fn wait(number: c_int) -> Result<Wait, Fault> {
 /// `enum ESHMOverflow`
 pub fn overflow(number: c_int) -> Result<Overflow, Fault> {
     [Overflow::Refuse, Overflow::Overwrite].at(number).ok_or_else(|| unknown("overflow", number))
-}
-
-/// When a bus is removed that both sides have left, as a program of the interface wishes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleanup {
-    /// When nothing is unread.
-    WhenRead,
-    /// Whatever is unread.
-    Always,
-    /// By hand only.
-    Never,
 }
 
 /// `enum ESHMCleanup`, and the yes or no that was there before it: a no is a no.

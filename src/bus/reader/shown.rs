@@ -18,21 +18,16 @@ impl Reader {
             self.enter()?;
         }
         let found = if self.scratch_id.is_some() {
-            Ok(Some(self.scratch.len()))
-        } else if self.ring.is_racing() {
-            self.ring.race_len()
+            Some(self.scratch.len())
         } else {
-            self.find_before_cut().map(|found| found.map(|found| found.len))
+            self.find_before_cut()?.map(|found| found.len)
         };
-        match found {
-            Ok(Some(len)) => Ok(len),
-            Ok(None) => {
-                self.rest()?;
-                self.nothing_here()?;
-                self.next_len()
-            }
-            Err(error) => self.stumble(error),
+        if let Some(len) = found {
+            return Ok(len);
         }
+        self.rest()?;
+        self.nothing_here()?;
+        self.next_len()
     }
 
     /// Shows the next message in place; waits as long as the read timeout says.
@@ -122,7 +117,12 @@ impl Reader {
     /// found the segment unsealed is inside.
     #[inline(always)]
     fn find_before_cut(&mut self) -> Result<Option<Found>> {
-        match self.ring.find() {
+        let found = if self.ring.is_racing() {
+            self.ring.race_len().map(|len| len.map(Found::copied))
+        } else {
+            self.ring.find()
+        };
+        match found {
             Ok(Some(found)) if self.ring.ring().room_bell().glance() == 0 => Ok(Some(found)),
             Ok(Some(found)) => self.doubt(found),
             Ok(None) => Ok(None),
@@ -159,7 +159,8 @@ impl Reader {
     }
 
     /// In a direction that is overwritten, a peek holds a copy that was taken when it was whole;
-    /// released or not, the message cannot be asked to stay in the ring, so it stays here.
+    /// released or not, the message cannot be asked to stay in the ring, so it stays here. Like one
+    /// that is read, it must lie before the cut.
     #[cold]
     fn show_copy(&mut self) -> Result<Option<(*const u8, Found)>> {
         while self.scratch_id.is_none() {
@@ -175,7 +176,13 @@ impl Reader {
             match copied {
                 Ok(Some(len)) => {
                     self.scratch.truncate(len);
-                    self.scratch_id = self.ring.last_id();
+                    let id = self.ring.last_id();
+                    match self.hand_out(len) {
+                        Ok(_) => self.scratch_id = id,
+                        // From behind the cut: once more, where the bus is now.
+                        Err(Error::Empty) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 Ok(None) => return Ok(None),
                 // Overwritten by a longer one meanwhile.
@@ -184,6 +191,18 @@ impl Reader {
             }
         }
         Ok(Some((self.scratch.as_ptr(), Found::copied(self.scratch.len()))))
+    }
+
+    /// Drops a copy that nobody released, if there is something newer: then that was passed over.
+    pub(super) fn pass_shown(&mut self) -> Result<u64> {
+        if self.scratch_id.is_none() {
+            return Ok(0);
+        }
+        match self.find_before_cut()? {
+            Some(_) => self.scratch_id = None,
+            None => return Ok(0),
+        }
+        Ok(1)
     }
 
     /// Which message `show` has shown.

@@ -42,8 +42,13 @@ impl Model {
     }
 
     fn blank(frames: u64, overflow: Overflow) -> Self {
-        // Announcements are raced for in every ring; one word is all that a test here needs.
-        let store = Box::new(Store::new(frames, 1));
+        // Announcements are raced for in every ring; one word is all that most tests here need.
+        Model::of_words(frames, overflow, 1)
+    }
+
+    /// One in which so many words of each frame can be raced for.
+    fn of_words(frames: u64, overflow: Overflow, raced: usize) -> Self {
+        let store = Box::new(Store::new(frames, raced));
         Model { lines: lines(), store, geometry: Geometry { frame_size: 64, frames, overflow } }
     }
 
@@ -598,6 +603,209 @@ fn seal(ring: Ring) -> (Place, Place) {
     let unread = std::iter::from_fn(|| super::loom::read(&mut successor)).collect::<Vec<_>>();
     assert_eq!(unread, (tail.number..head.number).collect::<Vec<_>>());
     (tail, head)
+}
+
+/// Reads the next message of an overwritten ring: whole, and in order but for what it lost.
+fn read_raced(consumer: &mut Consumer) -> Option<u64> {
+    let (next, lost) = (consumer.next_id().number, consumer.lost());
+    let mut bytes = [0; 8];
+    consumer.race(&mut bytes).unwrap()?;
+    let number = consumer.last_id().unwrap().number;
+    assert_eq!(
+        (number, bytes[..].into()),
+        (next + consumer.lost() - lost, message(number)[..8].to_vec())
+    );
+    Some(number)
+}
+
+/// SEAL, RESERVE: the writer of an overwritten ring goes on behind the cut, over none of what its
+/// successors find; and what it cannot be sure of it writes again.
+#[test]
+fn loom_seal_leaves_alone_what_an_overwriting_writer_had_not_reserved() {
+    let names = ["1 of 2 left", "1 of 3 left", "1 of 4 left", "0 of 2 left", "0 of 3 left"];
+    explore_heavy(Some(2), &names, |outcomes| {
+        let model = Model::new(2, Overflow::Overwrite);
+        let ring = model.ring();
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        for number in 0..2 {
+            producer.try_write(&message(number)[..8]).unwrap();
+        }
+        let writer = thread::spawn(move || {
+            let mut did = Did { sure: 2, maybe: 2 };
+            for number in 2..4 {
+                if producer.try_write(&message(number)[..8]) == Err(Error::Full) {
+                    // Full it stays.
+                    assert_eq!(producer.try_write(&[]), Err(Error::Full));
+                    break;
+                }
+                did.maybe = number + 1;
+                if producer.ring().data_bell().is_sealed() {
+                    break;
+                }
+                did.sure = number + 1;
+            }
+            did
+        });
+        ring.data_bell().set(SEALED);
+        heavy_barrier();
+        let (head, tail) = (ring.find_head(None).unwrap(), ring.find_tail());
+        let new = Model::blank(2, Overflow::Overwrite);
+        new.ring().rebuild(&ring, tail, head).unwrap();
+        let wrote = writer.join().unwrap();
+        assert!(wrote.sure <= head.number && head.number <= wrote.maybe);
+        let mut successor = Consumer::resume(new.ring()).unwrap();
+        let count = std::iter::from_fn(|| read_raced(&mut successor)).count() as u64;
+        assert_eq!(successor.next_id().number, head.number);
+        assert_eq!(successor.lost() + count, head.number);
+        outcomes.met(format!("{count} of {} left", head.number));
+    });
+}
+
+/// The same with a long message, whose frames lie where messages are that the sealer believes whole
+/// if it does not see what was reserved for it.
+#[test]
+fn loom_seal_sees_what_is_reserved_or_it_is_not_written() {
+    let names = ["3 of 4 left", "1 of 4 left", "2 of 5 left"];
+    explore_heavy(Some(2), &names, |outcomes| {
+        let model = Arc::new(Model::of_words(4, Overflow::Overwrite, 6));
+        let ring = model.ring();
+        ring.format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        for number in 0..4 {
+            producer.try_write(&message(number)[..8]).unwrap();
+        }
+        // Its second frame is that of message 1.
+        let writer = thread::spawn(move || drop(producer.try_write(&[0xAA; 56])));
+        ring.data_bell().set(SEALED);
+        heavy_barrier();
+        let (head, tail) = (ring.find_head(None).unwrap(), ring.find_tail());
+        let new = Model::of_words(4, Overflow::Overwrite, 6);
+        new.ring().rebuild(&ring, tail, head).unwrap();
+        writer.join().unwrap();
+        let mut successor = Consumer::resume(new.ring()).unwrap();
+        let (mut count, mut bytes) = (0, [0; 56]);
+        while let Some(len) = successor.race(&mut bytes).unwrap() {
+            let number = successor.last_id().unwrap().number;
+            let expected = if number < 4 { message(number)[..8].to_vec() } else { vec![0xAA; 56] };
+            assert_eq!(bytes[..len], expected);
+            count += 1;
+        }
+        assert_eq!(successor.next_id().number, head.number);
+        assert_eq!(successor.lost() + count, head.number);
+        outcomes.met(format!("{count} of {} left", head.number));
+    });
+}
+
+/// SEAL: a tap copies, and then asks about the seal. What it found unsealed lies before the cut; the
+/// rest it compares, and takes back what lies behind.
+#[test]
+fn loom_seal_a_tap_delivers_nothing_from_behind_the_cut() {
+    let names = ["0 of 0", "0 of 1", "0 of 2", "1 of 1", "1 of 2", "2 of 2", "taken back"];
+    explore_heavy(Some(3), &names, |outcomes| {
+        let model = Model::new(8, Overflow::Overwrite);
+        let ring = model.ring();
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        let writer = thread::spawn(move || {
+            for number in 0..2 {
+                let is_written = producer.try_write(&message(number)[..8]).is_ok();
+                if !is_written || producer.ring().data_bell().is_sealed() {
+                    break;
+                }
+            }
+        });
+        let tap = thread::spawn(move || {
+            let mut tap = Cursor::at(ring, Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
+            loop {
+                let (saved, mut bytes) = (tap, [0; 8]);
+                let Some(copied) = tap.try_copy(&mut bytes).unwrap() else { break (tap, tap) };
+                assert_eq!(bytes[..], message(copied.id.number)[..8]);
+                // Whoever only listens runs no barrier and is reached by none: a full fence.
+                if ring.data_bell().look() & SEALED != 0 {
+                    break (saved, tap);
+                }
+            }
+        });
+        ring.data_bell().set(SEALED);
+        heavy_barrier();
+        let head = ring.find_head(None).unwrap();
+        writer.join().unwrap();
+        let (sure, mut tap) = tap.join().unwrap();
+        assert!(sure.place().pos <= head.pos, "delivered from behind the cut");
+        if tap.place().pos > head.pos {
+            outcomes.met("taken back");
+            tap = sure;
+        }
+        assert_eq!((tap.place().pos, tap.lost()), (tap.place().number, 0));
+        outcomes.met(format!("{} of {}", tap.place().number, head.number));
+    });
+}
+
+/// SEAL: who joined and cannot be reached by a barrier asked for fences, and gets them, although
+/// somebody who can lay down to sleep meanwhile.
+#[test]
+fn loom_seal_reaches_who_fences_for_itself() {
+    explore(Some(3), &["inside", "sealed", "inside and sealed"], |outcomes| {
+        let model = Model::new(2, Overflow::Refuse);
+        let ring = model.ring();
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        let writer = thread::spawn(move || {
+            ring.data_bell().set(FENCE);
+            producer.try_write(&message(0)).unwrap();
+            producer.ring().data_bell().is_sealed()
+        });
+        ring.data_bell().announce_sleep(false);
+        ring.data_bell().take_sleep();
+        ring.data_bell().set(SEALED);
+        heavy_barrier();
+        let is_inside = ring.find_head(None).unwrap().number == 1;
+        outcomes.met(match (is_inside, writer.join().unwrap()) {
+            (true, true) => "inside and sealed",
+            (true, false) => "inside",
+            (false, true) => "sealed",
+            (false, false) => panic!("written behind a cut that nobody told of"),
+        });
+    });
+}
+
+/// RESERVE, PLACE: a reader begins on a ring that is overwritten while it looks.
+#[test]
+fn loom_a_reader_begins_while_the_writer_overwrites() {
+    let names = ["nothing", "message 0", "message 1", "message 2"];
+    explore(Some(2), &names, |outcomes| {
+        let model = Model::new(2, Overflow::Overwrite);
+        let ring = model.ring();
+        let mut producer = Producer::resume(ring, 1).unwrap();
+        let writer = thread::spawn(move || {
+            let batch = [0, 1, 2].map(|number| message(number)[..8].to_vec());
+            assert_eq!(producer.write_many(&batch), Ok(3));
+        });
+        let mut consumer = Consumer::resume(ring).unwrap();
+        match read_raced(&mut consumer) {
+            Some(number) => outcomes.met(format!("message {number}")),
+            None => outcomes.met("nothing"),
+        }
+        writer.join().unwrap();
+        while read_raced(&mut consumer).is_some() {}
+        assert_eq!(consumer.next_id().number, 3);
+    });
+}
+
+/// MARK (I9): a successor stands in an eighth that has a boundary already.
+#[test]
+fn loom_mark_of_a_predecessor_is_not_torn_by_a_successor() {
+    explore(Some(3), &["message 0"], |outcomes| {
+        let model = Model::new(16, Overflow::Overwrite);
+        let ring = model.ring();
+        Producer::resume(ring, 1).unwrap().try_write(&message(0)[..8]).unwrap();
+        let writer = thread::spawn(move || {
+            Producer::resume(ring, 1).unwrap().try_write(&message(1)[..8]).unwrap();
+        });
+        let mut bytes = [0; 8];
+        let copied = Cursor::at_oldest(ring).try_copy(&mut bytes).unwrap().unwrap();
+        assert_eq!(bytes[..], message(copied.id.number)[..8]);
+        outcomes.met(format!("message {}", copied.id.number));
+        writer.join().unwrap();
+    });
 }
 
 /// I4: somebody who looks while the producer writes sees numbers that fit the position.

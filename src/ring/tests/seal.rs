@@ -68,12 +68,12 @@ fn read(consumer: &mut Consumer) -> Option<u64> {
     Some(number)
 }
 
-/// The same, in order and without a gap that is not counted. Gives the number of the next one.
-fn read_on(consumer: &mut Consumer, next: u64) -> Option<u64> {
-    let lost = consumer.lost();
-    let number = read(consumer)?;
-    assert_eq!(number, next + (consumer.lost() - lost), "each one is read or counted");
-    Some(number + 1)
+/// Reads a message. Whatever was not read since `first` was lost, and counted.
+fn read_on(consumer: &mut Consumer, first: u64, count: &mut u64) -> bool {
+    let number = read(consumer);
+    *count += u64::from(number.is_some());
+    assert_eq!(consumer.next_id().number, first + *count + consumer.lost());
+    number.is_some()
 }
 
 /// Seals as the session does, and chooses the cut.
@@ -85,6 +85,10 @@ fn seal(ring: &Ring) -> (Place, Place) {
         // Both sides were told to fence.
         assert_ne!(ring.data_bell().glance() & FENCE, 0);
     }
+    cut(ring)
+}
+
+fn cut(ring: &Ring) -> (Place, Place) {
     let head = ring.find_head(None).unwrap();
     let mut tail = ring.find_tail();
     if producer::is_before(head.pos, tail.pos) {
@@ -109,10 +113,8 @@ fn rebuilt(old: &Arena, tail: Place, head: Place) -> Arena {
 }
 
 /// Reads what is left before the cut: all of it, or counted.
-fn read_to(consumer: &mut Consumer, mut next: u64, head: Place) {
-    while let Some(after) = read_on(consumer, next) {
-        next = after;
-    }
+fn read_to(consumer: &mut Consumer, first: u64, mut count: u64, head: Place) {
+    while read_on(consumer, first, &mut count) {}
     assert_eq!(consumer.place().number, head.number, "nothing is there before the cut is reached");
 }
 
@@ -128,9 +130,9 @@ fn fence_the_reader(frames: u64, dice: &mut Dice) {
             write_until_sealed(&mut producer)
         });
         begin.wait();
-        let mut next = 0;
+        let mut count = 0;
         for _ in 0..dice.below(40) {
-            next = read_on(&mut consumer, next).unwrap_or(next);
+            read_on(&mut consumer, 0, &mut count);
         }
         (0..dice.below(4000)).for_each(|_| std::hint::spin_loop());
         let (tail, head) = seal(&old.ring());
@@ -141,11 +143,10 @@ fn fence_the_reader(frames: u64, dice: &mut Dice) {
     let mut successor = Consumer::resume(new.ring()).unwrap();
     assert_eq!(successor.next_id().number, tail.number);
     let oldest = Cursor::at_oldest(new.ring()).place();
-    let unread = head.pos - tail.pos;
     // A reservation, and what lies before the boundary that comes next.
-    let least = unread.min(frames - 3 * (frames / 8) - 6);
+    let least = (head.pos - tail.pos).min(frames - 3 * (frames / 8) - 6);
     assert!(head.pos - oldest.pos >= least, "{oldest:?} is left of {tail:?}..{head:?}");
-    read_to(&mut successor, tail.number, head);
+    read_to(&mut successor, tail.number, 0, head);
     assert_eq!(successor.lost(), oldest.number - tail.number);
 }
 
@@ -154,7 +155,7 @@ fn fence_beside_a_living_reader(frames: u64, dice: &mut Dice) {
     let old = arena(frames);
     let mut producer = Producer::resume(old.ring(), 1).unwrap();
     let mut consumer = Consumer::resume(old.ring()).unwrap();
-    let (begin, is_over) = (Barrier::new(3), AtomicBool::new(false));
+    let begin = Barrier::new(3);
     let (head, new, read, wrote) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             begin.wait();
@@ -162,15 +163,14 @@ fn fence_beside_a_living_reader(frames: u64, dice: &mut Dice) {
         });
         let reader = scope.spawn(|| {
             begin.wait();
-            let mut next = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                let before = next;
-                next = read_on(&mut consumer, next).unwrap_or(next);
+            let mut count = 0;
+            loop {
+                let before = count;
+                read_on(&mut consumer, 0, &mut count);
                 if consumer.ring().room_bell().is_sealed() {
-                    return (before, next);
+                    return (before, count);
                 }
             }
-            (next, next)
         });
         begin.wait();
         (0..dice.below(6000)).for_each(|_| std::hint::spin_loop());
@@ -181,17 +181,15 @@ fn fence_beside_a_living_reader(frames: u64, dice: &mut Dice) {
     });
     assert!(head.number <= wrote);
     // As in `Reader::stay_before` and `Reader::follow`.
-    let (before, mut next) = read;
+    let (before, mut count) = read;
     if producer::is_before(head.pos, consumer.place().pos) {
         consumer.rewind(head);
-        next = before;
+        count = before;
     }
     assert!(consumer.place().number <= head.number);
     let mut moved = Consumer::resume(new.ring()).unwrap();
     moved.carry_on(&consumer);
-    // What the last look in the old ring lost on the way to nothing.
-    let next = next.max(moved.next_id().number);
-    read_to(&mut moved, next, head);
+    read_to(&mut moved, 0, count, head);
     let stored = new.ring().lines().consumer.lost.load(Ordering::Relaxed);
     assert_eq!(stored, moved.lost(), "the count over all readers");
 }
@@ -269,10 +267,11 @@ fn a_rebuilt_ring_remembers_its_boundaries() {
             producer.try_write(messages()[producer.number() as usize].as_ref()).unwrap();
         }
         let mut consumer = Consumer::resume(new.ring()).unwrap();
-        let next = read_on(&mut consumer, 0).unwrap();
+        let mut count = 0;
+        assert!(read_on(&mut consumer, 0, &mut count));
         let oldest = consumer.place().pos;
         assert!(producer.head() - oldest >= 64 - 3 * 8 - 6, "{oldest} is left");
-        read_to(&mut consumer, next, Place { number: producer.number(), ..head });
+        read_to(&mut consumer, 0, count, Place { number: producer.number(), ..head });
     }
 }
 
@@ -327,5 +326,60 @@ fn a_writer_that_finds_the_seal_writes_no_further_than_it_had_reserved() {
     let after = old.snapshot();
     for pos in reserved..reserved + 64 - 8 {
         assert_eq!(before[old.frame(pos)], after[old.frame(pos)], "the frame of {pos}");
+    }
+}
+
+/// The mark of the first message carried over was replaced by that of the last ones, where both lie
+/// in eighths that share one.
+#[test]
+fn a_rebuilt_ring_remembers_where_it_begins() {
+    let old = Arena::new(64, 64, Overflow::Refuse, START);
+    let mut producer = Producer::resume(old.ring(), 1).unwrap();
+    let mut consumer = Consumer::resume(old.ring()).unwrap();
+    for _ in 0..4 {
+        producer.try_write(&[]).unwrap();
+        let found = consumer.find().unwrap().unwrap();
+        consumer.consume(found);
+    }
+    consumer.publish();
+    while producer.try_write(&[]).is_ok() {}
+    let (tail, head) = (old.ring().find_tail(), old.ring().find_head(None).unwrap());
+    assert_eq!((tail.pos, head.pos), (4, 64 + 3));
+    let new = rebuilt(&old, tail, head);
+    assert_eq!(Cursor::at_oldest(new.ring()).place(), tail);
+}
+
+/// A reader that went to the newest message went to one behind the cut, took that back, and had passed
+/// over the newest one before the cut.
+#[test]
+fn a_reader_does_not_skip_over_a_cut() {
+    for (overflow, read, written) in
+        [(Overflow::Overwrite, 5, 10), (Overflow::Overwrite, 5, 90), (Overflow::Refuse, 5, 10)]
+    {
+        let old = Arena::new(64, 64, overflow, START);
+        let mut producer = Producer::resume(old.ring(), 1).unwrap();
+        let mut consumer = Consumer::resume(old.ring()).unwrap();
+        for number in 0..written {
+            producer.try_write(&[]).unwrap();
+            if number < read {
+                let found = consumer.find().unwrap().unwrap();
+                consumer.consume(found);
+            }
+        }
+        old.ring().room_bell().set(SEALED);
+        let (tail, head) = cut(&old.ring());
+        // The writer does not know yet.
+        for _ in 0..2 {
+            producer.try_write(&[]).unwrap();
+        }
+        assert_eq!(consumer.skip_to_latest(), Ok(0));
+        assert_eq!((consumer.next_id().number, consumer.lost()), (read, 0));
+        let new = rebuilt(&old, tail, head);
+        let mut moved = Consumer::resume(new.ring()).unwrap();
+        moved.carry_on(&consumer);
+        assert_eq!(moved.skip_to_latest(), Ok(written - 1 - read));
+        assert_eq!(moved.race(&mut []), Ok(Some(0)));
+        assert_eq!(moved.last_id().unwrap().number, written - 1);
+        assert_eq!(moved.race(&mut []), Ok(None));
     }
 }

@@ -241,7 +241,10 @@ impl Ledger {
 
     /// A reader of an overwritten direction read one after the other, and counted what it lost.
     pub fn gap(&mut self, stream: StreamId, from: usize, to: usize, lost: u64) {
-        self.streams[stream.0].gaps.push((from, to, lost));
+        // A reader that goes back was accused already.
+        if from < to {
+            self.streams[stream.0].gaps.push((from, to, lost));
+        }
     }
 
     // --- death and the end --------------------------------------------------------------------

@@ -73,7 +73,12 @@ mod session;
 #[cfg(not(loom))]
 mod stats;
 mod sync;
-#[cfg(not(loom))]
+#[cfg(eshm_sim)]
+#[doc(hidden)]
+pub mod sim;
+#[cfg(eshm_sim)]
+use sim::sys;
+#[cfg(not(any(loom, eshm_sim)))]
 mod sys;
 #[cfg(not(loom))]
 mod tap;

@@ -357,6 +357,9 @@ pub(super) fn try_move(seat: &Seat, options: &Options, role: Role) -> Result<Opt
     let byte = byte_of(slot, role);
     let is_ours = bus.try_lock(byte..byte + 1)?;
     hit("move.locked")?;
+    if !is_ours {
+        hit("move.refused")?;
+    }
     // The lock and the copy first, the look afterwards: a slot that is not used any more is neither
     // entered nor believed.
     let page = bus.look_at_page(slot)?;
@@ -368,6 +371,7 @@ pub(super) fn try_move(seat: &Seat, options: &Options, role: Role) -> Result<Opt
         return Ok(None);
     }
     let new = bus.map_slot(slot)?;
+    hit("move.checked")?;
     enroll(&new, role, seat.epoch, options);
     hit("move.enrolled")?;
     // pairs SEAL: as in `try_join`. A builder that is not seen afterwards finds this owner here.

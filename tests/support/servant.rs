@@ -97,6 +97,8 @@ pub fn options(name: &str, words: &[&str]) -> Options {
                 _ => Disconnect::OnTimeout,
             }),
             "guard" => options.guard_sigbus(true),
+            "prefault" => options.prefault(true),
+            "trust" => options.trust_user(number() as u32),
             _ => panic!("no such option: {key}"),
         };
     }

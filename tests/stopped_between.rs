@@ -133,7 +133,8 @@ fn limited(talk: &mut Talk) {
 fn no_room_for_a_slot_of_ones_own_is_no_end() {
     let bus = Bus::new("sbroom");
     let old = bus.servant("master", "");
-    let mut slave = Child::spawn("limited", &format!("{} length {}", bus.name(), bus.path().display()));
+    let mut slave =
+        Child::spawn("limited", &format!("{} length {}", bus.name(), bus.path().display()));
     slave.expect("open");
     old.stop();
     let mut standby = armed("seal.rung=stop");

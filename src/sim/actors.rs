@@ -17,8 +17,8 @@ use super::scenario::{FRIEND, GROUP, OWNER, Part, Plan, Scenario};
 use super::sys::clock::sleep;
 use super::world::{Key, step, with};
 use crate::{
-    Batch, Cleanup, Direction, Endpoint, EntryKind, Error, Options, Overflow, Role, Takeover, inspect_in,
-    list_in, remove_in,
+    Batch, Cleanup, Direction, Endpoint, EntryKind, Error, Options, Overflow, Role, Takeover,
+    inspect_in, list_in, remove_in,
 };
 
 pub(super) const NAME: &str = "bus";
@@ -206,15 +206,13 @@ impl Player {
         let is_overwritten = self.scenario.is_overwritten;
         let (out, back) = (role.writes() as usize, role.peer().writes() as usize);
         tell(|| format!("is the {role} of file {ino}"));
-        with(|world| {
-            Hand {
-                endpoint: Box::new(endpoint),
-                out: world.ledger.stream(ino, out, is_overwritten),
-                back: world.ledger.stream(ino, back, is_overwritten),
-                last: None,
-                lost: 0,
-                since_ns,
-            }
+        with(|world| Hand {
+            endpoint: Box::new(endpoint),
+            out: world.ledger.stream(ino, out, is_overwritten),
+            back: world.ledger.stream(ino, back, is_overwritten),
+            last: None,
+            lost: 0,
+            since_ns,
         })
     }
 

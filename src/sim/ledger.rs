@@ -134,8 +134,7 @@ impl Ledger {
     pub fn begin_write(&mut self, process: ProcessId, stream: StreamId, count: usize) -> usize {
         let attempts = &mut self.streams[stream.0].attempts;
         let first = attempts.len();
-        let fresh =
-            || Attempt { fate: Fate::Pending(process), is_read: false, is_tapped: false };
+        let fresh = || Attempt { fate: Fate::Pending(process), is_read: false, is_tapped: false };
         attempts.extend(std::iter::repeat_with(fresh).take(count));
         first
     }
@@ -301,7 +300,8 @@ impl Ledger {
     pub fn check_rest(&mut self) {
         let mut wrong = None;
         for (number, stream) in self.streams.iter().enumerate() {
-            if !stream.may_lose && !stream.is_overwritten
+            if !stream.may_lose
+                && !stream.is_overwritten
                 && let Some(missing) = self.missing(stream)
             {
                 let fates = stream.attempts.iter().map(|it| (it.fate, it.is_read));

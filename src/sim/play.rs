@@ -148,8 +148,8 @@ impl Play {
                 let Some(ino) = world.kernel.at(&path_of(scenario, name)) else { continue };
                 let inode = &world.kernel.inodes[ino];
                 let (pages, uid) = (inode.pages.count(), inode.uid);
-                let must_stay = scenario.keeps
-                    || scenario.directory == STICKY && uid != scenario.heir_uid;
+                let must_stay =
+                    scenario.keeps || scenario.directory == STICKY && uid != scenario.heir_uid;
                 let may_have = if scenario.keeps { u64::MAX } else { 64 * 1024 / PAGE };
                 if !must_stay || pages > may_have {
                     world.fail(format!("the bus is still there, with {pages} pages"));
@@ -239,8 +239,7 @@ fn drain(scenario: &Scenario, endpoint: &mut Endpoint, role: Role) {
         (maps.iter().max_by_key(|map| map.serial).map_or(0, |map| map.ino), process)
     });
     let direction = role.peer().writes() as usize;
-    let stream =
-        with(|world| world.ledger.stream(ino, direction, scenario.is_overwritten));
+    let stream = with(|world| world.ledger.stream(ino, direction, scenario.is_overwritten));
     let mut last = None;
     loop {
         let mut buffer = [0; 512];

@@ -358,13 +358,7 @@ impl World {
         self.add_task(key, who.process, who.table, main);
     }
 
-    fn add_task(
-        &mut self,
-        key: Key,
-        process: ProcessId,
-        table: TableId,
-        main: Box<dyn FnOnce()>,
-    ) {
+    fn add_task(&mut self, key: Key, process: ProcessId, table: TableId, main: Box<dyn FnOnce()>) {
         let index = self.tasks.len();
         let stack = super::heap::outside(|| {
             let mut stacks = STACKS.take();

@@ -161,6 +161,11 @@ impl Reader {
         // here alone. Padding is written over, never read.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), expected) };
+        // It was consumed when it was shown; whoever was fenced since would be refused it now.
+        if self.scratch_id.take().is_some() {
+            bytes.copy_from_slice(&self.scratch);
+            return Ok(value);
+        }
         match self.try_read(bytes)? {
             len if len == expected => Ok(value),
             // The bus was made anew meanwhile, and another message was next.

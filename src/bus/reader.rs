@@ -323,12 +323,13 @@ impl Reader {
             self.scratch_id = None;
             return Ok(len);
         }
+        let before = self.ring.tally();
         let len = match self.ring.race(buffer) {
             Ok(Some(len)) => len,
             Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
-        self.hand_out(len)
+        self.hand_out(len).inspect_err(|_| self.ring.recount(before))
     }
 
     #[inline(never)]

@@ -323,11 +323,11 @@ impl Run {
         let heard = self.ears.each_mut().map(|ear| ear.hear_rest());
         assert_eq!(heard, ends, "the taps have heard the last one");
         println!(
-            "{what} of a {}{overwrites}: {} in {time:.1} s; {} messages read and {} written by the other side, \
-             0 lost, 0 doubled, 0 torn; taps heard {:?}; {:?}",
+            "{what} of a {}{overwrites}: {} in {time:.1} s; {} messages read and {} written by the \
+             other side, 0 lost, 0 doubled, 0 torn; taps heard {:?}; {:?}",
             self.role,
             self.ledger.rounds,
-            self.next_in,
+            self.next_in - self.ledger.overwritten,
             self.next_out,
             self.ears.each_ref().map(|ear| ear.heard),
             self.ledger

@@ -101,7 +101,8 @@ impl Reader {
     #[inline(always)]
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(len) => self.hand_out(len),
+            Some(len) if self.is_left_alone() => Ok(len),
+            Some(len) => self.read_rung(len, buffer, self.lease.options.read_timeout),
             None => self.read_waiting(buffer, self.lease.options.read_timeout),
         }
     }
@@ -113,7 +114,8 @@ impl Reader {
     #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(len) => self.hand_out(len),
+            Some(len) if self.is_left_alone() => Ok(len),
+            Some(len) => self.read_rung(len, buffer, Duration::ZERO),
             None if self.is_idle() => Err(Error::Empty),
             None => self.try_read_any(buffer),
         }
@@ -126,7 +128,8 @@ impl Reader {
     #[inline(always)]
     pub fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(len) => self.hand_out(len),
+            Some(len) if self.is_left_alone() => Ok(len),
+            Some(len) => self.read_rung(len, buffer, timeout),
             None => self.read_waiting(buffer, timeout),
         }
     }
@@ -304,6 +307,18 @@ impl Reader {
         self.hand_out(found.len)
     }
 
+    /// Somebody rang after a message was read. If that has to be taken back, the next one is looked
+    /// for as if it had never been there.
+    #[cold]
+    #[inline(never)]
+    fn read_rung(&mut self, len: usize, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
+        match self.attend_read(len) {
+            Err(Error::Empty) if timeout.is_zero() => self.try_read_any(buffer),
+            Err(Error::Empty) => self.read_waiting(buffer, timeout),
+            done => done,
+        }
+    }
+
     /// Somebody rang after a message was read.
     #[doc(hidden)]
     #[cold]
@@ -335,7 +350,10 @@ impl Reader {
     #[inline(never)]
     fn read_waiting(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
         if let Some(len) = self.linger(timeout, |reader| reader.read_now(buffer)) {
-            return self.hand_out(len);
+            match self.hand_out(len) {
+                Err(Error::Empty) => {}
+                done => return done,
+            }
         }
         let mut waiter = Waiter::new(self.lease.options.wait, timeout);
         loop {

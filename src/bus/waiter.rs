@@ -15,7 +15,7 @@ use crate::ring::{Bell, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::clock::Instant;
-use crate::sys::{barrier, cores, futex};
+use crate::sys::{barrier, cores, futex, thread};
 
 /// No sleep is longer without a look.
 const LONGEST_PARK: Duration = Duration::from_millis(50);
@@ -137,7 +137,7 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<
             }
             if cores::online() == 1 {
                 // The peer needs this very core.
-                std::thread::yield_now();
+                thread::yield_now();
             }
         }
     }
@@ -217,7 +217,7 @@ mod tests {
         let name = format!("unit-waiter-early-{}", std::process::id());
         let bus = Options::new(&name).role(Role::Master).open().unwrap();
         let lease = &bus.writer.lease;
-        let seat = lease.seat();
+        let seat = lease.seat().unwrap();
         let ring = seat.segment.ring(lease.role.peer().writes());
         let bed = Bed {
             bell: ring.data_bell(),

@@ -513,12 +513,12 @@ impl Member {
         let Some(_moving) = self.moving.try_lock() else { return };
         let Some(mut seat) = self.seat().filter(is_doomed) else { return };
         match replace::try_move(&seat, &self.options, self.role) {
-            Ok(replace::Move::To(new)) => {
+            Ok(Some(new)) => {
                 let old = Arc::clone(&seat.segment);
                 self.sit_down(&mut seat, new);
                 self.call_halves(&old);
             }
-            Ok(replace::Move::NotYet) => {}
+            Ok(None) => {}
             Err(error) => self.note(&error),
         }
     }
@@ -545,7 +545,7 @@ impl Member {
         if !is_named {
             leave::bring_name_back(segment.facts());
         }
-        if self.is_nameless.swap(!is_named, Ordering::Relaxed) != !is_named {
+        if self.is_nameless.swap(!is_named, Ordering::Relaxed) == is_named {
             self.observe(true);
             // The halves look whether they still have anybody.
             self.call_halves(segment);

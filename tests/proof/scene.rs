@@ -248,7 +248,8 @@ impl Scene {
         let races = self.op.races();
         options.overflow(if races { Overflow::Overwrite } else { Overflow::Refuse });
         options.wait(Wait::Park);
-        options.on_disconnect(eshm::Disconnect::Never);
+        options.on_disconnect(eshm::Disconnect::Never).open_timeout(Duration::ZERO);
+        options.write_timeout(Duration::from_secs(1));
         let beat = if self.op.is_long() { 5 } else { 1000 };
         options.beat_interval(Duration::from_millis(beat));
         options.stale_after(Duration::from_millis(beat * 4));

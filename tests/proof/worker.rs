@@ -86,6 +86,7 @@ impl Reading {
 pub fn options(name: &str, role: Role) -> Options {
     let mut options = Options::new(name);
     options.role(role).frames(FRAMES).frame_size(64).on_disconnect(Disconnect::Never);
+    options.open_timeout(Duration::ZERO).write_timeout(Duration::from_secs(1));
     options
 }
 

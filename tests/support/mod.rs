@@ -10,6 +10,7 @@
 #![allow(dead_code, missing_docs, unused_imports, unused_macros)]
 
 pub mod child;
+pub mod confined;
 pub mod files;
 pub mod servant;
 pub mod step;
@@ -113,7 +114,7 @@ impl Bus {
         if role == Role::Master {
             options.frames(1024);
         }
-        options.read_timeout(PATIENCE).write_timeout(PATIENCE);
+        options.read_timeout(PATIENCE).write_timeout(PATIENCE).open_timeout(Duration::ZERO);
         options
     }
 
@@ -233,6 +234,26 @@ pub fn drain(endpoint: &mut Endpoint) -> Vec<u64> {
             Err(Error::Empty) => return numbers,
             Err(error) => panic!("after {numbers:?}: {error}"),
         }
+    }
+}
+
+/// The longest time without a beat of the watcher's peer until a child answers; and the answer.
+#[track_caller]
+pub fn longest_gap(watcher: &Endpoint, child: &mut Child) -> (Duration, String) {
+    let (mut beats, mut since) = (watcher.peer().beats, Instant::now());
+    let (mut longest, started) = (Duration::ZERO, since);
+    loop {
+        let answer = child.hear_within(Duration::ZERO);
+        let now = watcher.peer().beats;
+        longest = longest.max(since.elapsed());
+        if now != beats {
+            (beats, since) = (now, Instant::now());
+        }
+        if let Some(answer) = answer {
+            return (longest, answer);
+        }
+        assert!(started.elapsed() < PATIENCE, "the child does not answer");
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 

@@ -144,7 +144,8 @@ impl Bus {
     pub fn options(&self, usual: Role) -> Outcome<Options> {
         let mut options = Options::new(&self.name);
         options.directory(&self.place.dir).role(self.role_or(usual));
-        options.on_disconnect(Disconnect::Never);
+        // Waiting for a master is done here, where Ctrl-C and a hint come in between.
+        options.on_disconnect(Disconnect::Never).open_timeout(Duration::ZERO);
         if let Some(mode) = self.mode {
             options.mode(mode);
         }

@@ -74,7 +74,7 @@ impl Args {
     fn judge(&self, entry: &Entry) -> Option<Finding> {
         let (remove, why) = match &entry.kind {
             EntryKind::Bus(snapshot) => self.judge_bus(snapshot),
-            EntryKind::Leftover(why) => self.judge_leftover(&entry.path, why),
+            EntryKind::Leftover(why) => self.judge_leftover(&entry.name, &entry.path, why),
             EntryKind::Foreign(why) => (false, format!("foreign: {why}")),
             EntryKind::Unreadable(error) => (false, error.to_string()),
             _ => return None,
@@ -106,9 +106,9 @@ impl Args {
     }
 
     /// One that was moved aside to be removed: retired, unless somebody took it up meanwhile.
-    fn judge_leftover(&self, path: &Path, why: &str) -> (bool, String) {
+    fn judge_leftover(&self, name: &str, path: &Path, why: &str) -> (bool, String) {
         let Some(age) = leftover::age(path) else { return (false, format!("{why}; gone by now")) };
-        match leftover::look(path) {
+        match eshm::inspect_in(&self.place.dir, name).ok() {
             Some(snapshot) => self.judge_by(age, snapshot.unread.iter().sum(), why),
             None => (false, format!("{why}; it cannot be looked into")),
         }

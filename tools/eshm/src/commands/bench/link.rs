@@ -100,7 +100,10 @@ impl Bus {
         let mut options = Options::new(name);
         options.directory(directory).role(role).wait(transport.wait()).prefault(true);
         // A death ends the measurement at once; a starved heartbeat does not.
-        options.on_disconnect(Disconnect::Immediately).stale_after(PATIENCE);
+        options
+            .on_disconnect(Disconnect::Immediately)
+            .open_timeout(Duration::ZERO)
+            .stale_after(PATIENCE);
         options.cleanup(Cleanup::Always);
         if role == Role::Master && size > 1024 {
             options.frames(1 << 16);

@@ -39,7 +39,10 @@ impl Args {
         let told_to_end = children::parent_let_go();
         let mut options = Options::new(&self.name);
         options.directory(&self.dir).role(Role::Slave);
-        options.on_disconnect(Disconnect::Immediately).cleanup(Cleanup::Always);
+        options
+            .on_disconnect(Disconnect::Immediately)
+            .open_timeout(Duration::ZERO)
+            .cleanup(Cleanup::Always);
         let mut bus = open::wait_open(&options, Some(Duration::from_secs(10)), &stop, |_| ())?;
         let mut count = Count::new();
         let mut buffer = [0; 256];

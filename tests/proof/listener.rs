@@ -1,6 +1,7 @@
 //! A tap in a process of its own, cut short at every instruction of what it does: neither side of the
 //! bus notices, the lock that it held is free with it, and when it goes on it hears nothing that was
-//! not committed.
+//! not committed. What it does in one slot is cut short at every instruction, the way to another one at
+//! every instruction when it is met for the first time.
 
 use std::os::fd::AsRawFd;
 use std::time::Instant;
@@ -288,7 +289,11 @@ fn every_instruction(hearing: Hearing, page: &'static Page, cut: Cut, most: usiz
     let path = Path::record(hall.child.as_mut().expect("there"), None);
     tally.instructions += 1;
     tally.note(&format!("{hearing:?} at its end"), hall.reckon(cut, false));
-    for k in spread(path.pcs.len() - 1, most) {
+    // The way to another slot has long loops (its name, its page, its memory): each instruction there
+    // is met once.
+    let points: Vec<usize> =
+        if hearing.follows() { path.firsts() } else { (0..path.pcs.len() - 1).collect() };
+    for k in spread(points.len(), most).into_iter().map(|index| points[index]) {
         let mut hall = Hall::set(hearing, page);
         let came = hall.child.as_mut().expect("there").go(&path, k, None);
         tally.instructions += tally.count(came);

@@ -1,7 +1,10 @@
 //! Processes with less than the usual: without rights, calls, memory or descriptors.
 
 use std::ffi::CString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use super::{Child, Room, Servant, Talk, servant};
 
 /// The group that users of a test share.
 pub const GROUP: u32 = 60_600;
@@ -20,6 +23,23 @@ pub fn become_user(uid: u32, gid: u32) {
         libc::prctl(libc::PR_SET_DUMPABLE, 1);
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
     }
+}
+
+/// The part of a servant that is an ordinary user.
+pub fn serve_as(talk: &mut Talk) {
+    become_user(talk.number(0) as u32, talk.number(1) as u32);
+    servant::serve(talk);
+}
+
+pub fn servant_of(uid: u32, gid: u32) -> Servant {
+    Servant(Child::spawn("user", &format!("{uid} {gid}")))
+}
+
+/// A directory as `/dev/shm` is one: everybody may make files, and remove only his own.
+pub fn sticky_room() -> Room {
+    let room = Room::new();
+    std::fs::set_permissions(room.path(), PermissionsExt::from_mode(0o1777)).expect("its owner");
+    room
 }
 
 /// Forbids system calls to this process from here on: they fail with EPERM. False if that cannot be

@@ -70,10 +70,15 @@ mod ring;
 mod segment;
 #[cfg(not(loom))]
 mod session;
+#[cfg(eshm_sim)]
+#[doc(hidden)]
+pub mod sim;
 #[cfg(not(loom))]
 mod stats;
 mod sync;
-#[cfg(not(loom))]
+#[cfg(eshm_sim)]
+use sim::sys;
+#[cfg(not(any(loom, eshm_sim)))]
 mod sys;
 #[cfg(not(loom))]
 mod tap;

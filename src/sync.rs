@@ -12,6 +12,8 @@
 mod memory;
 #[cfg(loom)]
 pub(crate) mod model;
+#[cfg(eshm_sim)]
+mod simulated;
 
 #[cfg(not(loom))]
 pub(crate) use memory::{Frame, Frames};
@@ -20,9 +22,14 @@ pub(crate) use model::{Frame, Frames};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(eshm_sim)]
+pub(crate) use simulated::{AtomicU32, AtomicU64, Mutex};
+#[cfg(not(eshm_sim))]
 pub(crate) use std::sync::MutexGuard;
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, Ordering, fence};
+#[cfg(not(any(loom, eshm_sim)))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Whether shared types have the sizes that the layout asserts; a model checker's atomics do not.
 pub(crate) const REAL: bool = cfg!(not(loom));
@@ -44,9 +51,11 @@ pub(crate) fn light_barrier() {
 }
 
 /// A lock that a panic does not spoil: what it guards must be whole between any two statements.
+#[cfg(not(eshm_sim))]
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
+#[cfg(not(eshm_sim))]
 impl<T> Mutex<T> {
     /// An open lock around `value`.
     pub(crate) const fn new(value: T) -> Self {
@@ -68,7 +77,7 @@ impl<T> Mutex<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, eshm_sim))))]
 mod tests {
     use super::*;
 

@@ -164,6 +164,11 @@ impl Reader {
         // here alone. Padding is written over, never read.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), expected) };
+        // It was consumed when it was shown; whoever was fenced since would be refused it now.
+        if self.scratch_id.take().is_some() {
+            bytes.copy_from_slice(&self.scratch);
+            return Ok(value);
+        }
         match self.try_read(bytes)? {
             len if len == expected => Ok(value),
             // The bus was made anew meanwhile, and another message was next.
@@ -333,12 +338,13 @@ impl Reader {
             self.scratch_id = None;
             return Ok(len);
         }
+        let before = self.ring.tally();
         let len = match self.ring.race(buffer) {
             Ok(Some(len)) => len,
             Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
-        self.hand_out(len)
+        self.hand_out(len).inspect_err(|_| self.ring.recount(before))
     }
 
     #[inline(never)]

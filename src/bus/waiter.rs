@@ -15,7 +15,7 @@ use crate::ring::{Bell, LOOK, SEALED, SLEEP};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::clock::Instant;
-use crate::sys::{barrier, cores, futex};
+use crate::sys::{barrier, cores, futex, thread};
 
 /// No sleep is longer without a look.
 const LONGEST_PARK: Duration = Duration::from_millis(50);
@@ -137,7 +137,7 @@ fn spin(mut is_ready: impl FnMut(bool) -> bool, bed: &Bed<'_>, deadline: Option<
             }
             if cores::online() == 1 {
                 // The peer needs this very core.
-                std::thread::yield_now();
+                thread::yield_now();
             }
         }
     }

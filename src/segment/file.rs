@@ -298,6 +298,10 @@ impl BusFile {
     fn try_take_slot(&self, turn: Turn) -> Result<Option<usize>> {
         for slot in (0..SLOTS_MAX).filter(|&slot| turn.slot() != Some(slot)) {
             if !self.try_lock_unused(slot, turn)? {
+                // Not for want of slots, then: somebody else was faster.
+                if self.turn() != turn {
+                    return Ok(None);
+                }
                 continue;
             }
             hit("slot.locked")?;

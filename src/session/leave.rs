@@ -233,7 +233,13 @@ pub(super) fn take_name_away(bus: &BusFile) -> Result<bool> {
     } else {
         // Should somebody have made a new bus under the name meanwhile, what was moved stays aside:
         // nothing of it is lost, and people see it.
-        shm::rename_noreplace(&aside, path)?;
+        match shm::rename_noreplace(&aside, path) {
+            // A member of the revived bus was faster in giving it its name back.
+            Err(Error::Os { errno: libc::ENOENT, .. }) => {}
+            moved => {
+                moved?;
+            }
+        }
     }
     Ok(true)
 }

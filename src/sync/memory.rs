@@ -12,8 +12,10 @@
 //! the ring's business. No reference to payload bytes is ever made here, only pointers.
 
 use std::marker::PhantomData;
+// Not the simulation's: what happens within the ring is not among its steps.
+use std::sync::atomic::AtomicU64;
 
-use super::{AtomicU64, FIRST_LINE, Ordering};
+use super::{FIRST_LINE, Ordering};
 
 /// Bytes of a frame before its payload.
 const HEADER: usize = 64 - FIRST_LINE;

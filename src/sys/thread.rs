@@ -44,6 +44,11 @@ thread_local! {
     static HAS_OWN: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Lets others have the core.
+pub(crate) fn yield_now() {
+    std::thread::yield_now();
+}
+
 /// Gives the calling thread an empty descriptor table of its own; `false` if the system refuses.
 /// Calling it again does nothing. The main thread never gets one: what it has is the host's.
 pub(crate) fn own_descriptors() -> bool {

@@ -115,7 +115,7 @@ impl Bus {
         if role == Role::Master {
             options.frames(1024);
         }
-        options.read_timeout(PATIENCE).write_timeout(PATIENCE);
+        options.read_timeout(PATIENCE).write_timeout(PATIENCE).open_timeout(Duration::ZERO);
         options
     }
 

@@ -61,7 +61,7 @@ impl std::ops::DerefMut for Servant {
 /// Options out of words such as `role=master stale=50`.
 pub fn options(name: &str, words: &[&str]) -> Options {
     let mut options = Options::new(name);
-    options.read_timeout(PATIENCE).write_timeout(PATIENCE);
+    options.read_timeout(PATIENCE).write_timeout(PATIENCE).open_timeout(Duration::ZERO);
     if words.contains(&"role=master") {
         options.frames(1024);
     }

@@ -1,0 +1,217 @@
+//! What `tools/simulate` runs: many schedules, one again, or a failing one made shorter.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::play::{Choices, Outcome, play};
+use super::scenario::Scenario;
+use super::schedule::{Choice, Coverage, table};
+
+/// What was asked for.
+struct Wishes {
+    seed: u64,
+    schedules: u64,
+    minutes: Option<f64>,
+    replay: Option<u64>,
+    shows_coverage: bool,
+    shrinks: bool,
+    keeps_going: bool,
+    /// Each of so many schedules is run twice, to see that it is the same.
+    check_every: u64,
+}
+
+fn wishes() -> Wishes {
+    let mut wishes = Wishes {
+        seed: 1,
+        schedules: 1000,
+        minutes: None,
+        replay: None,
+        shows_coverage: false,
+        shrinks: true,
+        keeps_going: false,
+        check_every: 1000,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || {
+            let value = args.next().unwrap_or_default();
+            value.parse::<f64>().unwrap_or_else(|_| panic!("{arg} {value}: a number is missing"))
+        };
+        match arg.as_str() {
+            "--seed" => wishes.seed = number() as u64,
+            "--schedules" => wishes.schedules = number() as u64,
+            "--minutes" => wishes.minutes = Some(number()),
+            "--replay" => wishes.replay = Some(number() as u64),
+            "--check-every" => wishes.check_every = (number() as u64).max(1),
+            "--coverage" => wishes.shows_coverage = true,
+            "--no-shrink" => wishes.shrinks = false,
+            "--keep-going" => wishes.keeps_going = true,
+            other => panic!("{other}: not known; see tools/simulate"),
+        }
+    }
+    wishes
+}
+
+/// The seed that runs now.
+static SEED: AtomicU64 = AtomicU64::new(0);
+/// No schedule takes this long, unless it goes round in a circle without making a step.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Ends the program when a schedule does not end.
+fn watch() {
+    let mut last = (u64::MAX, Instant::now());
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let seed = SEED.load(Ordering::Relaxed);
+        if seed != last.0 {
+            last = (seed, Instant::now());
+        } else if last.1.elapsed() > LONGEST {
+            eprintln!("seed {seed}: goes round in a circle without a step");
+            std::process::abort();
+        }
+    }
+}
+
+/// The whole program.
+pub fn main() {
+    println!("simulation");
+    super::catch_panics();
+    std::thread::spawn(watch);
+    let wishes = wishes();
+    if let Some(seed) = wishes.replay {
+        replay(seed, &wishes);
+        return;
+    }
+    let started = Instant::now();
+    let mut sum = Sum::new();
+    let mut seed = wishes.seed;
+    let is_over = |seed: u64| match wishes.minutes {
+        Some(minutes) => started.elapsed() > Duration::from_secs_f64(minutes * 60.0),
+        None => seed >= wishes.seed + wishes.schedules,
+    };
+    while !is_over(seed) {
+        let begun = Instant::now();
+        SEED.store(seed, Ordering::Relaxed);
+        let outcome = play(&Scenario::drawn(seed), Choices::Drawn, false);
+        if begun.elapsed() > Duration::from_millis(200) {
+            println!("seed {seed} took {:?} for {} steps", begun.elapsed(), outcome.steps);
+        }
+        sum.add(&outcome);
+        if seed.is_multiple_of(wishes.check_every) {
+            let again = play(&Scenario::drawn(seed), Choices::Drawn, false);
+            if outcome.fingerprint != again.fingerprint {
+                println!(
+                    "seed {seed} is not repeatable: {} and {} steps",
+                    outcome.steps, again.steps
+                );
+                std::process::exit(2);
+            }
+        }
+        if let Some(failure) = &outcome.failure {
+            println!("seed {seed}: {failure}");
+            if !wishes.keeps_going {
+                if wishes.shrinks {
+                    shrink(seed, outcome);
+                }
+                println!("again, step by step: tools/simulate --replay {seed}");
+                std::process::exit(1);
+            }
+        }
+        seed += 1;
+    }
+    sum.tell(started.elapsed());
+    if wishes.shows_coverage {
+        println!("{}", table(&sum.coverage));
+    }
+    if sum.failures > 0 {
+        std::process::exit(1);
+    }
+}
+
+fn replay(seed: u64, wishes: &Wishes) {
+    let scenario = Scenario::drawn(seed);
+    SEED.store(seed, Ordering::Relaxed);
+    println!("{scenario:#?}");
+    let outcome = play(&scenario, Choices::Drawn, false);
+    if let (true, Some(_)) = (wishes.shrinks, &outcome.failure) {
+        let shorter = shrink(seed, outcome);
+        play(&scenario, Choices::Listed(&shorter), true);
+        return;
+    }
+    play(&scenario, Choices::Drawn, true);
+}
+
+/// Leaves choices out as long as it fails in the same way. Tells and gives what is left.
+fn shrink(seed: u64, outcome: Outcome) -> Vec<Choice> {
+    let scenario = Scenario::drawn(seed);
+    let kind = |failure: &str| {
+        let letters = failure.chars().filter(|letter| letter.is_alphabetic());
+        letters.take(24).collect::<String>()
+    };
+    let wanted = kind(outcome.failure.as_deref().unwrap_or_default());
+    let fails = |choices: &[Choice]| {
+        let failure = play(&scenario, Choices::Listed(choices), false).failure;
+        failure.is_some_and(|failure| kind(&failure) == wanted)
+    };
+    let mut choices = outcome.choices;
+    if !fails(&choices) {
+        println!("listed, the same choices do not fail in the same way");
+        return choices;
+    }
+    let mut size = choices.len().div_ceil(2);
+    while size > 0 {
+        let mut at = 0;
+        while at < choices.len() {
+            let mut fewer = choices.clone();
+            fewer.drain(at..(at + size).min(choices.len()));
+            if fails(&fewer) { choices = fewer } else { at += size }
+        }
+        size = if size == 1 { 0 } else { size / 2 };
+    }
+    println!("{} choices are enough:", choices.len());
+    for choice in &choices {
+        println!("  at step {} of {}: {}", choice.step, choice.task, choice.event);
+    }
+    choices
+}
+
+/// What all schedules come to.
+struct Sum {
+    schedules: u64,
+    failures: u64,
+    steps: u64,
+    written: u64,
+    read: u64,
+    coverage: Coverage,
+}
+
+impl Sum {
+    fn new() -> Sum {
+        let coverage = Coverage::new();
+        Sum { schedules: 0, failures: 0, steps: 0, written: 0, read: 0, coverage }
+    }
+
+    fn add(&mut self, outcome: &Outcome) {
+        self.schedules += 1;
+        self.failures += u64::from(outcome.failure.is_some());
+        self.steps += outcome.steps;
+        self.written += outcome.written;
+        self.read += outcome.read;
+        self.coverage.add(&outcome.coverage);
+    }
+
+    fn tell(&self, took: Duration) {
+        let each = |sum: u64| sum as f64 / self.schedules.max(1) as f64;
+        println!(
+            "{} schedules in {:.1} s ({:.0} a second), {} failed; each {:.0} steps, {:.1} written, \
+             {:.1} read",
+            self.schedules,
+            took.as_secs_f64(),
+            self.schedules as f64 / took.as_secs_f64(),
+            self.failures,
+            each(self.steps),
+            each(self.written),
+            each(self.read),
+        );
+    }
+}

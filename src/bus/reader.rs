@@ -101,7 +101,8 @@ impl Reader {
     #[inline(always)]
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(len) => self.hand_out(len),
+            Some(len) if self.is_left_alone() => Ok(len),
+            Some(len) => self.attend_waiting(len, buffer, self.lease.options.read_timeout),
             None => self.read_waiting(buffer, self.lease.options.read_timeout),
         }
     }
@@ -126,7 +127,8 @@ impl Reader {
     #[inline(always)]
     pub fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(len) => self.hand_out(len),
+            Some(len) if self.is_left_alone() => Ok(len),
+            Some(len) => self.attend_waiting(len, buffer, timeout),
             None => self.read_waiting(buffer, timeout),
         }
     }
@@ -307,7 +309,24 @@ impl Reader {
         if self.attend()? { Ok(len) } else { Err(Error::Empty) }
     }
 
-    /// The same in a direction that is overwritten.
+    /// The same for a call that waits: what lay behind the cut was never there, so it goes on.
+    #[cold]
+    #[inline(never)]
+    fn attend_waiting(
+        &mut self,
+        len: usize,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> Result<usize> {
+        match self.attend_read(len) {
+            Err(Error::Empty) => self.read_waiting(buffer, timeout),
+            done => done,
+        }
+    }
+
+    /// The same in a direction that is overwritten. A copy that was shown, and is read now, is this
+    /// reader's own: its place was stored before the look at the bell that let it be shown, so every
+    /// later cut counts it as read, and whoever replaces this reader goes on behind it.
     #[cold]
     #[inline(never)]
     fn race_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
@@ -329,7 +348,10 @@ impl Reader {
     #[inline(never)]
     fn read_waiting(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
         if let Some(len) = self.linger(timeout, |reader| reader.read_now(buffer)) {
-            return self.hand_out(len);
+            match self.hand_out(len) {
+                Err(Error::Empty) => {}
+                done => return done,
+            }
         }
         let mut waiter = Waiter::new(self.lease.options.wait, timeout);
         loop {

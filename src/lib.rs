@@ -70,12 +70,12 @@ mod ring;
 mod segment;
 #[cfg(not(loom))]
 mod session;
-#[cfg(not(loom))]
-mod stats;
-mod sync;
 #[cfg(eshm_sim)]
 #[doc(hidden)]
 pub mod sim;
+#[cfg(not(loom))]
+mod stats;
+mod sync;
 #[cfg(eshm_sim)]
 use sim::sys;
 #[cfg(not(any(loom, eshm_sim)))]

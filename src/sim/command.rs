@@ -100,7 +100,10 @@ pub fn main() {
         if seed.is_multiple_of(wishes.check_every) {
             let again = play(&Scenario::drawn(seed), Choices::Drawn, false);
             if outcome.fingerprint != again.fingerprint {
-                println!("seed {seed} is not repeatable: {} and {} steps", outcome.steps, again.steps);
+                println!(
+                    "seed {seed} is not repeatable: {} and {} steps",
+                    outcome.steps, again.steps
+                );
                 std::process::exit(2);
             }
         }

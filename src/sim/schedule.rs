@@ -384,7 +384,7 @@ impl World {
                 let Some(place) = place else { return Next::Go };
                 self.chooser.coverage.refusals[call as usize][place] += 1;
                 if let Some(actor) = self.actor_mut(process) {
-                    actor.was_refused = true;
+                    actor.refused += 1;
                 }
                 return Next::Refuse(errno);
             }
@@ -399,7 +399,7 @@ impl World {
                     let before = self.kernel.processes[victim].fd_limit;
                     self.kernel.processes[victim].fd_limit = limit as usize;
                     if let Some(actor) = self.actor_mut(victim) {
-                        actor.was_refused = true;
+                        actor.refused += 1;
                     }
                     self.cast(Spell::Descriptors(victim, before.max(64)), for_ns);
                 }
@@ -413,7 +413,7 @@ impl World {
                 if let Some(victim) = self.process_of(actor, life) {
                     self.kernel.processes[victim].is_barrier_forbidden = true;
                     if let Some(actor) = self.actor_mut(victim) {
-                        actor.was_refused = true;
+                        actor.refused += 1;
                     }
                 }
             }
@@ -460,11 +460,7 @@ impl World {
         if victim == current { Next::Suspend } else { Next::Go }
     }
 
-    fn count(
-        &mut self,
-        victim: ProcessId,
-        of: impl Fn(&mut Coverage) -> &mut [u64; CALLS],
-    ) {
+    fn count(&mut self, victim: ProcessId, of: impl Fn(&mut Coverage) -> &mut [u64; CALLS]) {
         for task in &self.tasks {
             if task.process == victim && task.state != State::Over {
                 of(&mut self.chooser.coverage)[task.at as usize] += 1;
@@ -620,9 +616,10 @@ pub(super) fn run(director: &mut dyn Director) {
 fn report_ends(director: &mut dyn Director) -> bool {
     let ended = with(|world| {
         let kernel = &world.kernel;
-        let news = world.actors.iter_mut().find(|actor| {
-            actor.is_news && kernel.processes[actor.process].life == Life::Dead
-        });
+        let news = world
+            .actors
+            .iter_mut()
+            .find(|actor| actor.is_news && kernel.processes[actor.process].life == Life::Dead);
         news.map(|actor| {
             actor.is_news = false;
             actor.process
@@ -682,7 +679,8 @@ impl fmt::Display for Event {
 
 /// A line for each call: how often it was made, and what it was met by.
 pub(super) fn table(coverage: &Coverage) -> String {
-    let mut lines = vec![format!("{:<16}{:>12}{:>9}{:>9}  refused", "", "made", "killed", "stopped")];
+    let mut lines =
+        vec![format!("{:<16}{:>12}{:>9}{:>9}  refused", "", "made", "killed", "stopped")];
     for call in ALL {
         let at = call as usize;
         let refused = call.refusals().iter().zip(&coverage.refusals[at]).map(|(errno, count)| {
@@ -691,8 +689,7 @@ pub(super) fn table(coverage: &Coverage) -> String {
             format!("{name} {count}")
         });
         let refused = refused.collect::<Vec<_>>().join(", ");
-        let (made, killed, stopped) =
-            (coverage.count[at], coverage.kills[at], coverage.stops[at]);
+        let (made, killed, stopped) = (coverage.count[at], coverage.kills[at], coverage.stops[at]);
         lines.push(format!("{call:<16?}{made:>12}{killed:>9}{stopped:>9}  {refused}"));
     }
     lines.join("\n")

@@ -38,8 +38,8 @@ pub(crate) fn available() -> bool {
 fn ask(then: impl FnOnce(&mut Process)) -> bool {
     with(|world| {
         let process = world.who().process;
-        let is_allowed = world.kernel.has_barrier
-            && !world.kernel.processes[process].is_barrier_forbidden;
+        let is_allowed =
+            world.kernel.has_barrier && !world.kernel.processes[process].is_barrier_forbidden;
         if is_allowed {
             then(&mut world.kernel.processes[process]);
         }

@@ -23,13 +23,14 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `len` bytes of a file.
     pub(crate) fn shared(file: &File, off: u64, len: usize, writable: bool) -> Result<Self> {
-        let (serial, start) = ask(Call::Map, "mmap", format_args!("{file} {off:#x}+{len:#x}"), || {
-            with(|world| {
-                let who = world.who();
-                let fd = file.check(&world.kernel, who)?;
-                world.kernel.map(who, fd, off, len as u64, writable)
-            })
-        })?;
+        let (serial, start) =
+            ask(Call::Map, "mmap", format_args!("{file} {off:#x}+{len:#x}"), || {
+                with(|world| {
+                    let who = world.who();
+                    let fd = file.check(&world.kernel, who)?;
+                    world.kernel.map(who, fd, off, len as u64, writable)
+                })
+            })?;
         Ok(Mapping { serial, start, len, birth: Birth::now() })
     }
 

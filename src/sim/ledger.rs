@@ -285,8 +285,8 @@ impl Ledger {
     /// A reader went to the newest message: all before it may have been passed over.
     pub fn skip(&mut self, stream: StreamId) {
         let attempts = &mut self.streams[stream.0].attempts;
-        // What is being written may be there already.
-        let is_there = |it: &Attempt| matches!(it.fate, Fate::Committed | Fate::Pending(_));
+        // What is being written may be there already, and what the dead wrote.
+        let is_there = |it: &Attempt| it.fate != Fate::Refused;
         let newest = attempts.iter().rposition(is_there).unwrap_or(0);
         attempts[..newest].iter_mut().for_each(|attempt| attempt.is_passed = true);
     }
@@ -305,7 +305,7 @@ impl Ledger {
                 if attempt.is_read || left == 0 {
                     break;
                 }
-                if attempt.fate == Fate::Committed {
+                if attempt.fate == Fate::Committed && !attempt.is_passed {
                     excused[index] = true;
                     left -= 1;
                 }

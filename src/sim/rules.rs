@@ -60,16 +60,11 @@ impl World {
         Turn(self.word(ino, offset_of!(Header, turn) as u64))
     }
 
-    /// State and wish of both roles in the slot that counted last; `None` if its pages are gone.
-    fn last_roles(&self, ino: Ino) -> Option<[(u32, u32); 2]> {
-        let generation = self.turn_of(ino).generation().checked_sub(1)?;
+    /// State and wish of both roles in the slot of a turn.
+    fn roles(&self, ino: Ino, turn: Turn) -> Option<[(u32, u32); 2]> {
         let first = self.word(ino, offset_of!(Header, slots_off) as u64);
         let stride = self.word(ino, offset_of!(Header, slot_stride) as u64);
-        let slots = (0..16).map(|slot| first + slot * stride);
-        let off = slots.into_iter().find(|off| {
-            generation > 0
-                && self.word(ino, off + offset_of!(SlotPage, generation) as u64) == generation
-        })?;
+        let off = first + turn.slot()? as u64 * stride;
         Some([0, 1].map(|role| {
             let lines = off + (offset_of!(SlotPage, roles) + role * size_of::<RoleLines>()) as u64;
             let field = |at: usize| self.half_word(ino, lines + at as u64);
@@ -94,20 +89,24 @@ impl World {
     pub fn note_swap(&mut self, (buffer, off): (usize, u64), is_store: bool) {
         if is_store && off == offset_of!(Header, turn) as u64 {
             let of = |inode: &Inode| inode.buffer == Some(buffer) && !inode.is_foreign;
-            self.swapped = self.kernel.inodes.iter().position(of);
+            let ino = self.kernel.inodes.iter().position(of);
+            self.swapped = ino.map(|ino| (ino, self.turn_of(ino)));
         }
     }
 
     /// The turn of a file was just swapped: if it was retired, was that right?
     pub fn check_turn(&mut self) {
-        let Some(ino) = self.swapped.take().filter(|_| !self.is_lenient) else { return };
+        let Some((ino, before)) = self.swapped.take() else { return };
+        if self.is_lenient || before.is_retired() {
+            return;
+        }
         if !self.turn_of(ino).is_retired() {
             return;
         }
         if self.ledger.is_excused(ino) {
             return;
         }
-        let roles = self.last_roles(ino);
+        let roles = self.roles(ino, before);
         if let Some(roles) = roles {
             let has_left = |(state, _): &(u32, u32)| matches!(*state, ROLE_ABSENT | ROLE_LEFT);
             let wants_it = |(state, wish): &(u32, u32)| *state == ROLE_LEFT && *wish == WISH_NEVER;
@@ -190,8 +189,11 @@ pub(super) fn check_fences(endpoint: &Endpoint) {
         Role::Master | Role::Auto => (own[0], own[1]),
     };
     for bell in [out.data_bell(), back.room_bell()] {
-        if bell.0.quietly().load(Ordering::SeqCst) & FENCE == 0 {
-            with(|world| world.fail("nobody is asked for a fence, and no barrier reaches".into()));
+        let rung = bell.0.quietly().load(Ordering::SeqCst);
+        if rung & FENCE == 0 && !segment.is_doomed() {
+            with(|world| {
+                world.fail(format!("no barrier reaches, and nobody is asked for a fence: {rung:x}"))
+            });
         }
     }
 }

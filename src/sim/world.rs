@@ -17,6 +17,7 @@ use super::kernel::{Access, Fault, Ino, Kernel, Life, ProcessId, TableId, Who};
 use super::ledger::Ledger;
 use super::rules::{Seated, Visits};
 use super::schedule::{Chooser, Next};
+use crate::layout::Turn;
 
 /// Bytes of stack of a task.
 const STACK: usize = 256 << 10;
@@ -125,8 +126,8 @@ pub(super) struct World {
     /// Who has which role, as far as it was told, and how often each file was opened and left.
     pub seated: Vec<Seated>,
     pub visits: BTreeMap<Ino, Visits>,
-    /// The file whose turn is stored to after the present step.
-    pub swapped: Option<Ino>,
+    /// The file whose turn is stored to after the present step, and the turn before.
+    pub swapped: Option<(Ino, Turn)>,
 }
 
 thread_local! {

@@ -245,7 +245,7 @@ fn crowded(talk: &mut Talk) {
     let _heart = servant::options(talk.word(0), &["role=master"]).open().unwrap();
     let frames = format!("frames={FRAMES}");
     let words = ["role=slave", &frames, "frame_size=128", "takeover=always", "prefault=1"];
-    let mut big = servant::options(talk.word(1), &words);
+    let big = servant::options(talk.word(1), &words);
     let mut held = vec![big.open().unwrap()];
     talk.say("open");
     loop {

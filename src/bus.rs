@@ -233,6 +233,12 @@ impl Endpoint {
     fn shape(&self, direction: Direction) -> Geometry {
         self.writer.shape(direction)
     }
+
+    /// What the two halves share, for the simulation's own questions.
+    #[cfg(eshm_sim)]
+    pub(crate) fn member(&self) -> &Member {
+        &self.writer.lease
+    }
 }
 
 /// The calls of the halves, on the whole.

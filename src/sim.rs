@@ -24,10 +24,13 @@ mod actors;
 mod calls;
 mod command;
 mod heap;
+mod judge;
 mod kernel;
 mod ledger;
+mod others;
 mod play;
 mod random;
+mod rules;
 mod scenario;
 mod schedule;
 pub(crate) mod sys;
@@ -45,8 +48,14 @@ pub(crate) fn mutex_step() {
 
 /// Waits until it may be free. False if that will never be, because the schedule is over.
 pub(crate) fn mutex_contended(address: usize) -> bool {
+    let since_ns = world::with(|world| world.now_ns);
     world::wait(world::On::Mutex(address), u64::MAX);
-    world::with(|world| world.failure.is_none())
+    world::with(|world| {
+        if let Some(key) = world.key() {
+            world.check_heart(key, since_ns);
+        }
+        world.failure.is_none()
+    })
 }
 
 /// It was given back.

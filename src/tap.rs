@@ -174,6 +174,12 @@ impl Tap {
         }
     }
 
+    /// Whether it stands where the bus is now, for the simulation's own questions.
+    #[cfg(eshm_sim)]
+    pub(crate) fn is_current(&self) -> bool {
+        self.segment.is_current()
+    }
+
     /// Nothing came: goes to where the bus is now, if it has moved.
     fn follow(&mut self) -> Result<TapMessage> {
         if self.segment.is_current() {

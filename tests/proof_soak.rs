@@ -135,7 +135,7 @@ impl Soak {
         let reading = Reading::from(Note::Reading.get(old));
         let next = Note::NextIn.get(old).max(Note::FirstIn.get(old).saturating_sub(1));
         let begins = Note::FirstIn.get(side.page) - 1;
-        let (ahead, back) = if is_fence { (0, 0) } else { reading.slack() };
+        let (ahead, back) = if is_fence { (0, 0) } else { reading.slack(false) };
         let is_right = begins <= next + ahead && begins + back >= next;
         assert!(is_right, "{next} was next after {reading:?}, and {begins} was read first");
         ledger.taken_along += begins.saturating_sub(next);

@@ -327,7 +327,9 @@ impl Reader {
         if self.attend()? { Ok(len) } else { Err(Error::Empty) }
     }
 
-    /// The same in a direction that is overwritten.
+    /// The same in a direction that is overwritten. A copy that was shown, and is read now, is this
+    /// reader's own: its place was stored before the look at the bell that let it be shown, so every
+    /// later cut counts it as read, and whoever replaces this reader goes on behind it.
     #[cold]
     #[inline(never)]
     fn race_once(&mut self, buffer: &mut [u8]) -> Result<usize> {

@@ -4,27 +4,29 @@
 //! its situation does not explain ends the schedule.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::calls::Call;
-use super::kernel::{Ino, Life, Node};
+use super::kernel::{Ino, Life};
 use super::ledger::{Fate, StreamId, message};
 use super::random::Random;
+use super::rules::{check_fences, is_answer_of_waiting};
 use super::scenario::{FRIEND, GROUP, OWNER, Part, Plan, Scenario};
 use super::sys::clock::sleep;
 use super::world::{Key, step, with};
 use crate::{
-    Batch, Cleanup, Direction, Disconnect, Endpoint, EntryKind, Error, Options, Overflow, Role,
-    Takeover, inspect_in, list_in, remove_in,
+    Batch, Cleanup, Direction, Disconnect, Endpoint, Error, Options, Overflow, PeerState, Role,
+    Takeover,
 };
 
 pub(super) const NAME: &str = "bus";
 pub(super) const ASIDE: &str = "aside";
 /// Longest message of an actor, in two frames at most.
 const LONGEST: u64 = 100;
+/// A message of this length is read as a value, too.
+const VALUE: usize = 24;
 
 /// One life of an actor.
 pub(super) struct Player {
@@ -43,6 +45,12 @@ struct Hand {
     lost: u64,
     /// When it began to be opened.
     since_ns: u64,
+    ino: Ino,
+    /// Refusals when the system last refused it something.
+    refused: Option<u32>,
+    /// The newest message when it last passed others over, which must not be passed over.
+    newest: Option<usize>,
+    has_skipped: bool,
 }
 
 pub(super) fn path_of(scenario: &Scenario, name: &str) -> PathBuf {
@@ -79,13 +87,20 @@ pub(super) fn creating(scenario: &Scenario, name: &str, role: Role) -> Options {
     options
 }
 
-/// The file that the current process has mapped last.
-fn bus_file() -> Option<Ino> {
-    with(|world| {
-        let process = world.who().process;
-        let maps = &world.kernel.processes[process].maps;
-        maps.iter().max_by_key(|map| map.serial).map(|map| map.ino)
-    })
+/// The file of an endpoint.
+fn file_of(endpoint: &Endpoint) -> Ino {
+    let segment = endpoint.member().segment();
+    segment.map_or(0, |segment| segment.facts().id.ino as Ino)
+}
+
+/// The answer of a call that waits.
+fn waited<T>(answer: crate::Result<T>) -> crate::Result<T> {
+    if let Err(error) = &answer
+        && !is_answer_of_waiting(error)
+    {
+        accuse(format!("a call that waits says at once: {error}"));
+    }
+    answer
 }
 
 /// For whoever reads the log.
@@ -96,14 +111,14 @@ fn tell(about: impl FnOnce() -> String) {
     }
 }
 
-fn accuse(wrong: String) {
+pub(super) fn accuse(wrong: String) {
     with(|world| {
         let key = world.key();
         world.fail(key.map_or_else(|| wrong.clone(), |key| format!("{key}: {wrong}")));
     });
 }
 
-fn check_ledger() {
+pub(super) fn check_ledger() {
     if let Some(wrong) = with(|world| world.ledger.wrong.take()) {
         accuse(wrong);
     }
@@ -125,11 +140,14 @@ impl Player {
             Part::Planter => self.plant(),
             Part::Unnamer => self.unname(),
             Part::Vandal => self.vandalise(),
+            Part::Holder => self.hold(),
+            Part::Impostor => self.lure(),
+            Part::Both => self.both(),
         }
         check_ledger();
     }
 
-    fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         let pause = self.random.one_of(&[20, 200, 1000, 4000]);
         sleep(Duration::from_micros(self.random.below(pause)));
     }
@@ -143,15 +161,16 @@ impl Player {
     fn member(&mut self, role: Role, takeover: Takeover, tries: u32) {
         let mut options = creating(&self.scenario, self.name(), role);
         options.takeover(takeover).background(self.plan.has_background);
+        options.cleanup(self.plan.wish.cleanup());
+        options.beat_interval(Duration::from_millis(self.plan.beat_ms));
         let Some(mut hand) = self.open(&options, tries) else { return };
         for _ in 0..self.plan.ops {
             let trouble = self.act(&mut hand);
             check_ledger();
             if let Some(error) = trouble {
-                let is_usable = error.is_wait()
-                    || matches!(error, Error::PeerDead { .. } | Error::PeerHung { .. });
                 self.judge(&error, "a call", Some(hand.since_ns));
-                if !is_usable {
+                if !self.is_usable(&mut hand, &error) {
+                    self.rise(&hand, false);
                     drop(hand);
                     match self.open(&options, 3) {
                         Some(fresh) => hand = fresh,
@@ -162,15 +181,69 @@ impl Player {
         }
         match self.random.below(6) {
             0 => return std::mem::forget(hand), // exit without a word
-            1 => drop(hand),
-            _ => {
-                let since = hand.since_ns;
-                if let Err(error) = hand.endpoint.leave() {
-                    self.judge(&error, "leaving", Some(since));
-                }
+            1 => {
+                self.rise(&hand, false);
+                drop(hand);
             }
+            _ => self.leave(hand),
         }
         self.check_nothing_held();
+    }
+
+    fn leave(&mut self, hand: Hand) {
+        let (since, ino, role) = (hand.since_ns, hand.ino, hand.endpoint.role());
+        let left = hand.endpoint.leave();
+        with(|world| world.stand_up(ino, role, left.is_ok()));
+        if let Err(error) = left {
+            self.judge(&error, "leaving", Some(since));
+        }
+    }
+
+    fn rise(&self, hand: &Hand, has_left: bool) {
+        with(|world| world.stand_up(hand.ino, hand.endpoint.role(), has_left));
+    }
+
+    /// Both roles in one process.
+    fn both(&mut self) {
+        let mut hands = Vec::new();
+        for role in [Role::Master, Role::Slave] {
+            let mut options = creating(&self.scenario, self.name(), role);
+            options.background(self.plan.has_background).cleanup(self.plan.wish.cleanup());
+            hands.extend(self.open(&options, 3));
+        }
+        for _ in 0..self.plan.ops {
+            for hand in &mut hands {
+                if let Some(error) = self.act(hand) {
+                    self.judge(&error, "a call", Some(hand.since_ns));
+                }
+                check_ledger();
+            }
+        }
+        for hand in hands {
+            self.leave(hand);
+        }
+        self.check_nothing_held();
+    }
+
+    /// Whether the handle is to be used on after this. What the system refused once may be tried
+    /// again, and is not told again unless it is refused again.
+    fn is_usable(&self, hand: &mut Hand, error: &Error) -> bool {
+        if !matches!(error, Error::Os { .. } | Error::Access { .. }) {
+            hand.refused = None;
+            return error.is_wait()
+                || matches!(error, Error::PeerDead { .. } | Error::PeerHung { .. });
+        }
+        let (refused, is_short) = with(|world| {
+            let process = world.who().process;
+            let is_limited = world.kernel.processes[process].fd_limit < 64;
+            let count = world.actor_mut(process).map_or(0, |actor| actor.refused);
+            (count, world.is_short || is_limited)
+        });
+        let is_explained = is_short || self.was_closed() || self.scenario.has_foreign();
+        if hand.refused.replace(refused) == Some(refused) && !is_explained {
+            accuse(format!("told once more, and nothing was refused since: {error}"));
+        }
+        true
     }
 
     /// Whoever has left holds nothing.
@@ -203,11 +276,14 @@ impl Player {
     }
 
     fn seat(&self, endpoint: Endpoint, since_ns: u64) -> Hand {
-        let ino = bus_file().unwrap_or_default();
+        let ino = file_of(&endpoint);
         let role = endpoint.role();
         let is_overwritten = self.scenario.is_overwritten;
         let (out, back) = (role.writes() as usize, role.peer().writes() as usize);
         tell(|| format!("is the {role} of file {ino}"));
+        self.check_owner(ino);
+        with(|world| world.sit(ino, role));
+        check_fences(&endpoint);
         with(|world| Hand {
             endpoint: Box::new(endpoint),
             out: world.ledger.stream(ino, out, is_overwritten),
@@ -215,12 +291,16 @@ impl Player {
             last: None,
             lost: 0,
             since_ns,
+            ino,
+            refused: None,
+            newest: None,
+            has_skipped: false,
         })
     }
 
     /// One thing that a member does. The error if it was refused.
     fn act(&mut self, hand: &mut Hand) -> Option<Error> {
-        match self.random.below(16) {
+        match self.random.below(18) {
             0..=4 => self.write(hand),
             5 => self.write_many(hand),
             6 => self.claim(hand),
@@ -228,11 +308,18 @@ impl Player {
             11 => self.read_many(hand),
             12 => self.peek(hand),
             13 => {
-                let _ = (hand.endpoint.peer(), hand.endpoint.stats());
+                let (peer, _) = (hand.endpoint.peer(), hand.endpoint.stats());
+                let is_known = with(|world| world.is_peer_known(hand.ino, hand.endpoint.role()));
+                if is_known && matches!(peer.state, PeerState::Dead | PeerState::Left) {
+                    accuse(format!("the peer is there, and is said to be {:?}", peer.state));
+                }
                 hand.endpoint.beat();
+                check_fences(&hand.endpoint);
                 None
             }
-            14 if self.random.once_in(3) => {
+            14 => self.read_value(hand),
+            15 if self.random.once_in(3) => self.skip(hand),
+            16 if self.random.once_in(3) => {
                 self.fork(hand);
                 None
             }
@@ -240,6 +327,17 @@ impl Player {
                 self.pause();
                 None
             }
+        }
+    }
+
+    /// Nobody uses what belongs to somebody who is not trusted.
+    fn check_owner(&self, ino: Ino) {
+        let (owner, user) = with(|world| {
+            let process = world.who().process;
+            (world.kernel.inodes[ino].uid, world.kernel.processes[process].uid)
+        });
+        if ![user, OWNER, FRIEND].contains(&owner) {
+            accuse(format!("is on a bus of user {owner}"));
         }
     }
 
@@ -258,7 +356,13 @@ impl Player {
         let first = with(|world| world.ledger.begin_write(process, out, count));
         let longest = LONGEST.min(hand.endpoint.max_message() as u64 - 7);
         let messages: Vec<Vec<u8>> = (first..first + count)
-            .map(|attempt| message(out, attempt, 8 + self.random.below(longest - 7) as usize))
+            .map(|attempt| {
+                let len = match self.random.once_in(4) {
+                    true => VALUE.min(longest as usize),
+                    false => 8 + self.random.below(longest - 7) as usize,
+                };
+                message(out, attempt, len)
+            })
             .collect();
         let done = how(self, &mut hand.endpoint, &messages);
         let committed = *done.as_ref().unwrap_or(&0);
@@ -273,7 +377,7 @@ impl Player {
     fn write(&mut self, hand: &mut Hand) -> Option<Error> {
         self.attempt(hand, 1, |player, endpoint, messages| {
             let done = match player.random.once_in(2) {
-                true => endpoint.write(&messages[0]),
+                true => waited(endpoint.write(&messages[0])),
                 false => endpoint.try_write(&messages[0]),
             };
             done.map(|()| 1)
@@ -283,7 +387,7 @@ impl Player {
     fn write_many(&mut self, hand: &mut Hand) -> Option<Error> {
         let count = self.random.below(5) as usize + 1;
         self.attempt(hand, count, |player, endpoint, messages| match player.random.once_in(2) {
-            true => endpoint.write_many(messages),
+            true => waited(endpoint.write_many(messages)),
             false => endpoint.try_write_many(messages),
         })
     }
@@ -293,7 +397,7 @@ impl Player {
             let mut claim = endpoint.try_claim(messages[0].len())?;
             claim.copy_from_slice(&messages[0]);
             player.pause();
-            claim.commit().map(|()| 1)
+            waited(claim.commit()).map(|()| 1)
         })
     }
 
@@ -315,7 +419,16 @@ impl Player {
                 if let Some(attempt) = world.ledger.recognise(back, bytes) {
                     world.ledger.read(back, attempt, hand.last);
                     let lost = hand.endpoint.lost() - hand.lost;
-                    if let (true, 1, Some(last)) = (self.scenario.is_overwritten, most, hand.last) {
+                    let newest = hand.newest.take();
+                    if newest.is_some_and(|newest| attempt < newest) {
+                        world
+                            .ledger
+                            .accuse(format!("{back:?}: {attempt} came after a skip to {newest:?}"));
+                    }
+                    let has_skipped = std::mem::take(&mut hand.has_skipped);
+                    if let (true, 1, Some(last), false) =
+                        (self.scenario.is_overwritten, most, hand.last, has_skipped)
+                    {
                         world.ledger.gap(back, last, attempt, lost);
                     }
                     hand.lost += lost;
@@ -330,7 +443,7 @@ impl Player {
         self.take(hand, 1, |player, endpoint| {
             let mut buffer = [0; 512];
             let len = match player.random.once_in(2) {
-                true => endpoint.read(&mut buffer),
+                true => waited(endpoint.read(&mut buffer)),
                 false => endpoint.try_read(&mut buffer),
             }?;
             Ok(vec![buffer[..len].to_vec()])
@@ -342,11 +455,42 @@ impl Player {
         self.take(hand, most, |player, endpoint| {
             let mut batch = Batch::with_capacity(4096, most);
             match player.random.once_in(2) {
-                true => endpoint.read_many(&mut batch),
+                true => waited(endpoint.read_many(&mut batch)),
                 false => endpoint.try_read_many(&mut batch),
             }?;
             Ok(batch.iter().map(|(_, bytes)| bytes.to_vec()).collect())
         })
+    }
+
+    fn read_value(&mut self, hand: &mut Hand) -> Option<Error> {
+        let trouble = self.take(hand, 1, |_, endpoint| {
+            let value: [u8; VALUE] = endpoint.reader().try_read_value()?;
+            Ok(vec![value.to_vec()])
+        });
+        // The message stays, whatever its length.
+        trouble.filter(|error| !matches!(error, Error::WrongSize { .. }))
+    }
+
+    /// Goes to the newest message.
+    fn skip(&mut self, hand: &mut Hand) -> Option<Error> {
+        let (process, back, last) = (self.process(), hand.back, hand.last);
+        let newest = with(|world| {
+            world.ledger.begin_read(process, back, last, usize::MAX);
+            world.ledger.newest(back)
+        });
+        let skipped = hand.endpoint.skip_to_latest();
+        tell(|| format!("skips to {newest:?} of {back:?}, behind {last:?}: {skipped:?}"));
+        with(|world| {
+            world.ledger.end_read(process);
+            if !matches!(skipped, Ok(0)) {
+                world.ledger.skip(back);
+            }
+        });
+        hand.lost = hand.endpoint.lost();
+        hand.has_skipped = true;
+        // What was read before is not told again.
+        hand.newest = skipped.is_ok().then_some(newest).flatten();
+        skipped.err()
     }
 
     fn peek(&mut self, hand: &mut Hand) -> Option<Error> {
@@ -408,217 +552,6 @@ impl Player {
         };
         while !done.get() && is_there() {
             sleep(Duration::from_micros(300));
-        }
-    }
-
-    // --- judging errors -----------------------------------------------------------------------
-
-    fn was_refused(&self) -> bool {
-        with(|world| {
-            let process = world.who().process;
-            world.is_short || world.actor_mut(process).is_some_and(|actor| actor.was_refused)
-        })
-    }
-
-    fn judge_open(&self, error: &Error) {
-        match error {
-            Error::RoleTaken { .. } | Error::Timeout => {}
-            Error::NotFound { .. } if !matches!(self.plan.part, Part::Master) => {}
-            _ => self.judge(error, "opening", None),
-        }
-    }
-
-    /// Whether the situation explains the error.
-    fn judge(&self, error: &Error, during: &str, since_ns: Option<u64>) {
-        let scenario = &self.scenario;
-        let is_explained = match error {
-            error if error.is_wait() => true,
-            Error::PeerDead { .. } | Error::PeerHung { .. } => true,
-            Error::Fenced { .. } => since_ns.is_none_or(|since| self.deserved_fence(since)),
-            // Fenced, and the bus was removed before it knew.
-            Error::Lost { .. } => {
-                let is_fenced = since_ns.is_some_and(|since| self.deserved_fence(since));
-                scenario.can_lose() || self.was_closed() || is_fenced
-            }
-            Error::Os { .. } => self.was_refused() || self.was_closed(),
-            Error::Access { .. } => scenario.has_foreign() || self.was_refused(),
-            Error::Foreign { .. } => scenario.has_foreign(),
-            Error::Corrupt { .. } | Error::Layout { .. } => scenario.has_vandal(),
-            _ => false,
-        };
-        if !is_explained && !scenario.has_vandal() {
-            accuse(format!("{during}: {error}"));
-        }
-    }
-
-    fn was_closed(&self) -> bool {
-        with(|world| {
-            let process = world.who().process;
-            world.actor_mut(process).is_some_and(|actor| actor.was_closed)
-        })
-    }
-
-    /// Fenced, by somebody who only fences who hangs: then it must have hung.
-    fn deserved_fence(&self, since_ns: u64) -> bool {
-        let by_force = |part| matches!(part, Part::Usurper(_) | Part::Remover(true));
-        if self.scenario.has(by_force) || !self.plan.has_background {
-            return true;
-        }
-        let stale_ns = self.scenario.stale_ms * 1_000_000;
-        with(|world| {
-            let process = world.who().process;
-            let now = world.now_ns;
-            world.actor_mut(process).is_none_or(|actor| {
-                let silent = actor.longest_silence(since_ns, now);
-                silent + 3_000_000 >= stale_ns
-            })
-        })
-    }
-
-    // --- observers ----------------------------------------------------------------------------
-
-    fn listen(&mut self, direction: Direction) {
-        let options = options(&self.scenario, NAME, Role::Auto);
-        for _ in 0..self.plan.ops {
-            let mut tap = match options.tap(direction) {
-                Ok(tap) => tap,
-                Err(error) => {
-                    self.judge_look(&error, "a tap");
-                    self.pause();
-                    continue;
-                }
-            };
-            if self.random.once_in(2) {
-                tap.from_oldest();
-            }
-            // It goes on with a bus made anew, which is another stream.
-            let mut last: BTreeMap<StreamId, usize> = BTreeMap::new();
-            for _ in 0..self.random.below(8) {
-                let mut buffer = [0; 512];
-                match tap.read_timeout(&mut buffer, Duration::from_millis(2)) {
-                    Ok(heard) => with(|world| {
-                        let bytes = &buffer[..heard.len];
-                        let stream = world.ledger.stream_of(bytes, direction as usize);
-                        let Some(stream) = stream else {
-                            return world.ledger.accuse("a tap heard what nobody wrote".into());
-                        };
-                        if let Some(attempt) = world.ledger.recognise(stream, bytes) {
-                            world.ledger.tap(stream, attempt, last.insert(stream, attempt));
-                        }
-                    }),
-                    Err(error) => self.judge_look(&error, "listening"),
-                }
-                check_ledger();
-            }
-        }
-    }
-
-    /// Observers fail only by what is refused to themselves.
-    fn judge_look(&self, error: &Error, during: &str) {
-        match error {
-            Error::NotFound { .. } => {}
-            // Who looks trusts nobody but itself, and may not take away what is another's.
-            Error::Access { .. } if self.scenario.has_friend() => {}
-            _ => self.judge(error, during, None),
-        }
-    }
-
-    fn list(&mut self) {
-        for _ in 0..self.plan.ops {
-            match list_in(&self.directory) {
-                Ok(entries) => {
-                    for entry in entries {
-                        if let EntryKind::Unreadable(error) = entry.kind {
-                            self.judge_look(&error, "listing an entry");
-                        }
-                    }
-                }
-                Err(error) => self.judge_look(&error, "listing"),
-            }
-            if let Err(error) = inspect_in(&self.directory, NAME) {
-                self.judge_look(&error, "inspecting");
-            }
-            self.pause();
-        }
-    }
-
-    // --- those who take away ------------------------------------------------------------------
-
-    fn excuse(&self) {
-        let path = path_of(&self.scenario, NAME);
-        with(|world| {
-            if let Some(ino) = world.kernel.at(&path) {
-                world.ledger.excuse(ino);
-            }
-        });
-    }
-
-    fn remove(&mut self, force: bool) {
-        with(|world| {
-            let process = world.who().process;
-            if let Some(actor) = world.actor_mut(process) {
-                actor.may_remove = true;
-            }
-        });
-        for _ in 0..self.plan.ops.min(3) {
-            self.pause();
-            self.excuse();
-            if let Err(error) = remove_in(&self.directory, NAME, force)
-                && !matches!(error, Error::RoleTaken { .. })
-            {
-                self.judge_look(&error, "removing");
-            }
-            self.excuse();
-        }
-    }
-
-    fn plant(&mut self) {
-        let path = path_of(&self.scenario, NAME);
-        for _ in 0..self.plan.ops {
-            self.pause();
-            step(Call::Outside);
-            let kind = self.random.below(3);
-            let planted = with(|world| {
-                let node = match kind {
-                    0 => Node::Regular,
-                    1 => Node::Symlink,
-                    _ => Node::Fifo,
-                };
-                world.kernel.plant(world.who(), &path, node, 0o600)
-            });
-            let Ok(ino) = planted else { continue };
-            self.pause();
-            step(Call::Outside);
-            with(|world| {
-                if world.kernel.at(&path) == Some(ino) {
-                    let _ = world.kernel.unlink(world.who(), &path);
-                }
-            });
-        }
-    }
-
-    fn unname(&mut self) {
-        let path = path_of(&self.scenario, NAME);
-        for _ in 0..self.plan.ops.min(2) {
-            self.pause();
-            step(Call::Outside);
-            self.excuse();
-            let _ = with(|world| world.kernel.unlink(world.who(), &path));
-        }
-    }
-
-    fn vandalise(&mut self) {
-        let path = path_of(&self.scenario, NAME);
-        for _ in 0..self.plan.ops.min(2) {
-            self.pause();
-            step(Call::Outside);
-            self.excuse();
-            let size = self.random.one_of(&[0, 100, 4096, 65_536, 70_000, 1 << 20]);
-            with(|world| {
-                if let Some(ino) = world.kernel.at(&path) {
-                    world.kernel.truncate(ino, size);
-                }
-            });
         }
     }
 }

@@ -127,6 +127,8 @@ pub(super) struct Process {
     pub is_registered: bool,
     pub is_barrier_forbidden: bool,
     pub has_pidfds: bool,
+    /// In a pid namespace of its own.
+    pub is_contained: bool,
     /// What [`super::sys::process::Local`] keeps: the address of the static, and that of the value.
     pub locals: BTreeMap<usize, usize>,
     /// Made by a fork, of which process.
@@ -223,6 +225,7 @@ impl Kernel {
             is_registered: false,
             is_barrier_forbidden: false,
             has_pidfds: true,
+            is_contained: false,
             locals: BTreeMap::new(),
             parent: None,
             is_foreign: false,

@@ -27,6 +27,8 @@ struct Attempt {
     fate: Fate,
     is_read: bool,
     is_tapped: bool,
+    /// Somebody went to a newer one.
+    is_passed: bool,
 }
 
 /// One direction of one file.
@@ -128,13 +130,23 @@ impl Ledger {
         self.streams.iter_mut().filter(|it| it.ino == ino).for_each(|it| it.may_lose = true);
     }
 
+    /// Whether anything in this file may be lost.
+    pub fn is_excused(&self, ino: Ino) -> bool {
+        self.excused.contains(&ino)
+    }
+
     // --- writing ------------------------------------------------------------------------------
 
     /// The next attempts of a process; the first of them.
     pub fn begin_write(&mut self, process: ProcessId, stream: StreamId, count: usize) -> usize {
         let attempts = &mut self.streams[stream.0].attempts;
         let first = attempts.len();
-        let fresh = || Attempt { fate: Fate::Pending(process), is_read: false, is_tapped: false };
+        let fresh = || Attempt {
+            fate: Fate::Pending(process),
+            is_read: false,
+            is_tapped: false,
+            is_passed: false,
+        };
         attempts.extend(std::iter::repeat_with(fresh).take(count));
         first
     }
@@ -264,17 +276,36 @@ impl Ledger {
         }
     }
 
-    /// What was told committed, not read, and not in the hands of anybody who died.
-    fn missing(&self, stream: &Stream) -> Option<usize> {
+    /// The newest message that was told committed.
+    pub fn newest(&self, stream: StreamId) -> Option<usize> {
+        let attempts = &self.streams[stream.0].attempts;
+        attempts.iter().rposition(|attempt| attempt.fate == Fate::Committed)
+    }
+
+    /// A reader went to the newest message: all before it may have been passed over.
+    pub fn skip(&mut self, stream: StreamId) {
+        let attempts = &mut self.streams[stream.0].attempts;
+        // What is being written may be there already, and what the dead wrote.
+        let is_there = |it: &Attempt| it.fate != Fate::Refused;
+        let newest = attempts.iter().rposition(is_there).unwrap_or(0);
+        attempts[..newest].iter_mut().for_each(|attempt| attempt.is_passed = true);
+    }
+
+    /// What was told committed, not read, and not in the hands of anybody, dead or alive.
+    fn missing(&self, number: usize) -> Option<usize> {
+        let stream = &self.streams[number];
         let mut excused = vec![false; stream.attempts.len()];
-        for death in &stream.deaths {
+        let to = stream.attempts.len();
+        let reading = self.reading.iter().filter(|reading| reading.stream == number);
+        let held = reading.map(|it| Death { from: it.from, to, most: it.most });
+        for death in stream.deaths.iter().copied().chain(held) {
             let mut left = death.most;
             for index in death.from..death.to {
                 let attempt = &stream.attempts[index];
                 if attempt.is_read || left == 0 {
                     break;
                 }
-                if attempt.fate == Fate::Committed {
+                if attempt.fate == Fate::Committed && !attempt.is_passed {
                     excused[index] = true;
                     left -= 1;
                 }
@@ -282,16 +313,18 @@ impl Ledger {
         }
         let is_missing = |&index: &usize| {
             let attempt = &stream.attempts[index];
-            attempt.fate == Fate::Committed && !attempt.is_read && !excused[index]
+            let is_had = attempt.is_read || attempt.is_passed || excused[index];
+            attempt.fate == Fate::Committed && !is_had
         };
         (0..stream.attempts.len()).find(is_missing)
     }
 
     /// Something of this file that is still to be read, so that the file must not go.
     pub fn unread(&self, ino: Ino) -> Option<String> {
-        let of = |it: &&Stream| it.ino == ino && !it.may_lose && !it.is_overwritten;
-        self.streams.iter().filter(of).find_map(|stream| {
-            let missing = self.missing(stream)?;
+        let of = |it: &Stream| it.ino == ino && !it.may_lose && !it.is_overwritten;
+        let streams = self.streams.iter().enumerate().filter(|(_, stream)| of(stream));
+        streams.into_iter().find_map(|(number, stream)| {
+            let missing = self.missing(number)?;
             Some(format!("message {missing} of direction {} of file {ino}", stream.direction))
         })
     }
@@ -302,7 +335,7 @@ impl Ledger {
         for (number, stream) in self.streams.iter().enumerate() {
             if !stream.may_lose
                 && !stream.is_overwritten
-                && let Some(missing) = self.missing(stream)
+                && let Some(missing) = self.missing(number)
             {
                 let fates = stream.attempts.iter().map(|it| (it.fate, it.is_read));
                 let fates: Vec<_> = fates.collect();

@@ -13,7 +13,7 @@ use super::actors::{ASIDE, NAME, Player, creating, group_of, path_of};
 use super::heap;
 use super::kernel::{PAGE, ProcessId};
 use super::random::Random;
-use super::scenario::{GROUP, OWN, OWNER, Part, STICKY, Scenario};
+use super::scenario::{GROUP, OWN, OWNER, Part, STICKY, Scenario, Wish};
 use super::schedule::{Choice, Chooser, Coverage, Director, Event, run};
 use super::sys::clock::sleep;
 use super::world::{Key, World, enter, with};
@@ -98,8 +98,11 @@ impl Play {
         let life = self.lives[actor];
         self.lives[actor] += 1;
         let seed = self.scenario.seed ^ (actor as u64 + 1) << 32 ^ u64::from(life) << 48;
-        let is_foreign = matches!(plan.part, Part::Planter | Part::Unnamer | Part::Vandal);
-        let uid = plan.uid;
+        let is_foreign = matches!(
+            plan.part,
+            Part::Planter | Part::Unnamer | Part::Vandal | Part::Holder | Part::Impostor
+        );
+        let (uid, is_contained, has_pidfds) = (plan.uid, plan.is_contained, plan.has_pidfds);
         let player = Player {
             scenario: Rc::clone(&self.scenario),
             plan,
@@ -107,12 +110,17 @@ impl Play {
             directory: self.scenario.directory.into(),
         };
         let key = Key { actor: actor as u8, life, thread: 0 };
-        start(key, uid, is_foreign, Box::new(move || player.live()));
+        let process = start(key, uid, is_foreign, Box::new(move || player.live()));
+        with(|world| {
+            let process = &mut world.kernel.processes[process];
+            (process.is_contained, process.has_pidfds) = (is_contained, has_pidfds);
+        });
     }
 
     /// A master and a slave open the bus, drain it, and leave.
     fn start_heirs(&mut self) {
         self.has_heirs = true;
+        self.check_gone();
         with(|world| {
             world.calm_down();
             // Who plants things has taken them away, but for what was planted by the killed.
@@ -131,6 +139,26 @@ impl Play {
                 start(key, self.scenario.heir_uid, false, Box::new(body));
             }
         }
+    }
+
+    /// Whoever came has left, and so the bus is gone.
+    fn check_gone(&self) {
+        let scenario = &self.scenario;
+        let wants_it = scenario.plans.iter().any(|plan| plan.wish == Wish::Never);
+        let is_open = scenario.plans.iter().any(|plan| plan.uid != scenario.plans[0].uid)
+            && scenario.directory == STICKY;
+        let has_others = scenario.has_foreign() || scenario.has(|part| part == Part::Holder);
+        if scenario.keeps || wants_it || is_open || has_others || scenario.can_lose() {
+            return;
+        }
+        with(|world| {
+            for name in [NAME, ASIDE] {
+                let Some(ino) = world.kernel.at(&path_of(scenario, name)) else { continue };
+                if world.must_be_gone(ino) {
+                    world.fail(format!("all have left file {ino}, and it is still there"));
+                }
+            }
+        });
     }
 
     /// Everybody has left.
@@ -169,12 +197,13 @@ impl Play {
     }
 }
 
-fn start(key: Key, uid: u32, is_foreign: bool, body: Box<dyn FnOnce()>) {
+fn start(key: Key, uid: u32, is_foreign: bool, body: Box<dyn FnOnce()>) -> ProcessId {
     with(|world| {
         let process = world.kernel.spawn(uid, group_of(uid), None);
         world.kernel.processes[process].is_foreign = is_foreign;
         world.start(key, process, body);
-    });
+        process
+    })
 }
 
 impl Director for Play {

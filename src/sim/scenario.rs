@@ -1,6 +1,7 @@
 //! Who takes part in a schedule, and how the machine is: drawn from a seed.
 
 use super::random::Random;
+use crate::Cleanup;
 
 /// What an actor does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +24,30 @@ pub(super) enum Part {
     Unnamer,
     /// Truncates the file.
     Vandal,
+    /// Holds shared locks on it.
+    Holder,
+    /// A stranger with a bus of that name, which everybody may use.
+    Impostor,
+    /// Has both roles, in one process.
+    Both,
+}
+
+/// What a member wishes for the end of the bus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wish {
+    WhenRead,
+    Always,
+    Never,
+}
+
+impl Wish {
+    pub fn cleanup(self) -> Cleanup {
+        match self {
+            Wish::WhenRead => Cleanup::WhenRead,
+            Wish::Always => Cleanup::Always,
+            Wish::Never => Cleanup::Never,
+        }
+    }
 }
 
 /// An actor.
@@ -37,6 +62,11 @@ pub(super) struct Plan {
     /// On the other bus.
     pub is_aside: bool,
     pub has_background: bool,
+    pub wish: Wish,
+    pub beat_ms: u64,
+    /// In a pid namespace of its own.
+    pub is_contained: bool,
+    pub has_pidfds: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +129,10 @@ impl Scenario {
                 uid: user(&mut random),
                 is_aside: false,
                 has_background: !random.once_in(6),
+                wish: Wish::WhenRead,
+                beat_ms: 1,
+                is_contained: false,
+                has_pidfds: true,
             };
             scenario.plans.push(plan);
         }
@@ -121,10 +155,14 @@ impl Scenario {
                 Part::Planter,
                 Part::Unnamer,
                 Part::Vandal,
+                Part::Holder,
+                Part::Impostor,
+                Part::Both,
             ]);
             let is_member = matches!(part, Part::Master | Part::Slave | Part::Auto);
             let uid = match part {
                 Part::Planter => random.one_of(&[OWNER, STRANGER]),
+                Part::Impostor => STRANGER,
                 Part::Unnamer | Part::Vandal => OWNER,
                 _ => user(&mut random),
             };
@@ -135,9 +173,30 @@ impl Scenario {
                 uid,
                 is_aside: is_member && random.once_in(3),
                 has_background: !random.once_in(6),
+                wish: Wish::WhenRead,
+                beat_ms: 1,
+                is_contained: false,
+                has_pidfds: true,
             });
         }
+        scenario.vary(&mut random);
         scenario
+    }
+
+    /// Wishes, hearts and namespaces: mostly the same for all.
+    fn vary(&mut self, random: &mut Random) {
+        let wishes: &[Wish] = match random.below(8) {
+            _ if self.keeps => &[Wish::Never],
+            0 => &[Wish::Always],
+            1 | 2 => &[Wish::Always, Wish::WhenRead, Wish::Never],
+            _ => &[Wish::WhenRead],
+        };
+        for plan in &mut self.plans {
+            plan.wish = random.one_of(wishes);
+            plan.beat_ms = random.one_of(&[1, 1, 1, 7]);
+            plan.is_contained = random.once_in(6);
+            plan.has_pidfds = !random.once_in(6);
+        }
     }
 
     /// Whether two users share the bus.
@@ -159,7 +218,12 @@ impl Scenario {
         self.has(|part| matches!(part, Part::Remover(_) | Part::Unnamer | Part::Vandal))
     }
 
+    /// Whether somebody removes it under those who are there.
+    pub fn has_force(&self) -> bool {
+        self.has(|part| matches!(part, Part::Remover(true) | Part::Vandal))
+    }
+
     pub fn has_foreign(&self) -> bool {
-        self.has(|part| matches!(part, Part::Planter | Part::Vandal))
+        self.has(|part| matches!(part, Part::Planter | Part::Vandal | Part::Impostor))
     }
 }

@@ -384,7 +384,7 @@ impl World {
                 let Some(place) = place else { return Next::Go };
                 self.chooser.coverage.refusals[call as usize][place] += 1;
                 if let Some(actor) = self.actor_mut(process) {
-                    actor.was_refused = true;
+                    actor.refused += 1;
                 }
                 return Next::Refuse(errno);
             }
@@ -399,7 +399,7 @@ impl World {
                     let before = self.kernel.processes[victim].fd_limit;
                     self.kernel.processes[victim].fd_limit = limit as usize;
                     if let Some(actor) = self.actor_mut(victim) {
-                        actor.was_refused = true;
+                        actor.refused += 1;
                     }
                     self.cast(Spell::Descriptors(victim, before.max(64)), for_ns);
                 }
@@ -413,7 +413,7 @@ impl World {
                 if let Some(victim) = self.process_of(actor, life) {
                     self.kernel.processes[victim].is_barrier_forbidden = true;
                     if let Some(actor) = self.actor_mut(victim) {
-                        actor.was_refused = true;
+                        actor.refused += 1;
                     }
                 }
             }

@@ -6,15 +6,18 @@
 //! time; what is explored is the order of the steps.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ptr;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use super::calls::Call;
-use super::kernel::{Access, Fault, Kernel, Life, ProcessId, TableId, Who};
+use super::kernel::{Access, Fault, Ino, Kernel, Life, ProcessId, TableId, Who};
 use super::ledger::Ledger;
+use super::rules::{Seated, Visits};
 use super::schedule::{Chooser, Next};
+use crate::layout::Turn;
 
 /// Bytes of stack of a task.
 const STACK: usize = 256 << 10;
@@ -76,8 +79,8 @@ pub(super) struct Actor {
     pub is_news: bool,
     /// May be killed, stopped and refused things.
     pub is_fair_game: bool,
-    /// The system refused it something out of the blue, and its descriptors were closed.
-    pub was_refused: bool,
+    /// How often the system refused it something out of the blue; its descriptors were closed.
+    pub refused: u32,
     pub was_closed: bool,
     /// Removes buses, whatever is unread.
     pub may_remove: bool,
@@ -120,6 +123,11 @@ pub(super) struct World {
     pub cores: usize,
     /// Memory was short, or the file system read-only, for somebody at some time.
     pub is_short: bool,
+    /// Who has which role, as far as it was told, and how often each file was opened and left.
+    pub seated: Vec<Seated>,
+    pub visits: BTreeMap<Ino, Visits>,
+    /// The file whose turn is stored to after the present step, and the turn before.
+    pub swapped: Option<(Ino, Turn)>,
 }
 
 thread_local! {
@@ -176,6 +184,7 @@ fn step_at(call: Call, place: Option<(usize, u64)>) -> Option<i32> {
         if let (true, Some((buffer, off))) = (world.is_verbose, place) {
             world.tell(call, &format!("file {buffer} at {off:#x}"));
         }
+        world.check_turn();
         world.consider(call)
     });
     match next {
@@ -247,6 +256,7 @@ fn shared_step(place: (usize, u64), is_store: bool) -> Reach {
         if world.failure.is_some() || who == HARNESS {
             return None;
         }
+        world.note_swap(place, is_store);
         let fault = world.kernel.access(who.process, place, access).err()?;
         match fault {
             Fault::Guarded => {}
@@ -293,6 +303,9 @@ impl World {
             random_state: 1,
             cores: 1,
             is_short: false,
+            seated: Vec::new(),
+            visits: BTreeMap::new(),
+            swapped: None,
         }
     }
 
@@ -339,7 +352,7 @@ impl World {
             threads: 0,
             is_news: true,
             is_fair_game,
-            was_refused: false,
+            refused: 0,
             was_closed: false,
             may_remove: false,
             ran_at: self.now_ns,

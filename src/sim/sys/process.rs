@@ -21,7 +21,7 @@ pub(crate) fn own_start_time() -> u64 {
 
 /// The namespace in which [`pid`] means something.
 pub(crate) fn pid_namespace() -> u64 {
-    own(|_| 4_026_531_836)
+    own(|process| 4_026_531_836 + if process.is_contained { u64::from(process.pid) } else { 0 })
 }
 
 /// Whether a process that started then still has memory of its own.

@@ -218,9 +218,12 @@ pub(crate) fn rename_noreplace(from: &Path, to: &Path) -> Result<bool> {
 /// Removes a name; `false` if nothing has it.
 pub(crate) fn unlink(path: &Path) -> Result<bool> {
     let gone = ask(Call::Unlink, "unlink", path.display(), || {
-        with(|world| match world.kernel.unlink(world.who(), path) {
-            Err(libc::ENOENT) => Ok(None),
-            gone => gone,
+        with(|world| {
+            world.check_removal(world.who().process, path);
+            match world.kernel.unlink(world.who(), path) {
+                Err(libc::ENOENT) => Ok(None),
+                gone => gone,
+            }
         })
     })?;
     Ok(gone.is_some())

@@ -1,0 +1,204 @@
+//! What must be true beside the ledger: of a file that loses its name, of errors, of the heart.
+//!
+//! Most of it is a question of whether the situation explains what somebody was told; where the
+//! schedule did something that explains everything, nothing is asked.
+
+use std::mem::offset_of;
+use std::path::Path;
+
+use super::kernel::{Ino, Inode, ProcessId};
+use super::schedule::Event;
+use super::world::{Key, World, with};
+use crate::config::Direction;
+use crate::layout::{
+    Header, REGISTERED, ROLE_ABSENT, ROLE_LEFT, RoleLines, SlotPage, Turn, WISH_ALWAYS, WISH_NEVER,
+};
+use crate::ring::FENCE;
+use crate::sync::Ordering;
+use crate::{Endpoint, Error, Role};
+
+/// A role that somebody was told to have.
+pub(super) struct Seated {
+    pub ino: Ino,
+    pub role: Role,
+    pub process: ProcessId,
+    pub since_ns: u64,
+}
+
+/// How often a file was opened by members, and how often it was left without an error.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Visits {
+    pub opened: u32,
+    pub left: u32,
+}
+
+/// The thread that beats waits for nobody, except for a moment.
+const LONGEST_WAIT_OF_A_HEART_NS: u64 = 5_000_000;
+/// A peer that is there for so long is known to be there.
+const KNOWN_AFTER_NS: u64 = 60_000_000;
+
+impl World {
+    /// Whether the schedule so far has done nothing but to choose who runs.
+    pub fn is_undisturbed(&self) -> bool {
+        let is_harmless =
+            |event| matches!(event, Event::Switch(_) | Event::Spurious(_) | Event::Doze(_));
+        self.chooser.choices.iter().all(|choice| is_harmless(choice.event))
+    }
+
+    fn word(&self, ino: Ino, off: u64) -> u64 {
+        let bytes = self.kernel.peek(ino, off, 8);
+        bytes.try_into().map_or(0, u64::from_le_bytes)
+    }
+
+    fn half_word(&self, ino: Ino, off: u64) -> u32 {
+        let bytes = self.kernel.peek(ino, off, 4);
+        bytes.try_into().map_or(0, u32::from_le_bytes)
+    }
+
+    /// Which slot of a file counts.
+    pub fn turn_of(&self, ino: Ino) -> Turn {
+        Turn(self.word(ino, offset_of!(Header, turn) as u64))
+    }
+
+    /// State and wish of both roles in the slot of a turn.
+    fn roles(&self, ino: Ino, turn: Turn) -> Option<[(u32, u32); 2]> {
+        let first = self.word(ino, offset_of!(Header, slots_off) as u64);
+        let stride = self.word(ino, offset_of!(Header, slot_stride) as u64);
+        let off = first + turn.slot()? as u64 * stride;
+        Some([0, 1].map(|role| {
+            let lines = off + (offset_of!(SlotPage, roles) + role * size_of::<RoleLines>()) as u64;
+            let field = |at: usize| self.half_word(ino, lines + at as u64);
+            (field(offset_of!(RoleLines, state)), field(offset_of!(RoleLines, wish)))
+        }))
+    }
+
+    /// The library is about to take the name of a file away.
+    pub fn check_removal(&mut self, process: ProcessId, path: &Path) {
+        let Some(ino) = self.kernel.at(path) else { return };
+        let is_foreign =
+            self.kernel.inodes[ino].is_foreign || self.kernel.processes[process].is_foreign;
+        if is_foreign || self.is_lenient || self.kernel.inodes[ino].links > 1 {
+            return;
+        }
+        if !self.turn_of(ino).is_retired() {
+            return self.fail(format!("file {ino}, a living bus, is unlinked"));
+        }
+    }
+
+    /// A word is about to be stored: is it a turn?
+    pub fn note_swap(&mut self, (buffer, off): (usize, u64), is_store: bool) {
+        if is_store && off == offset_of!(Header, turn) as u64 {
+            let of = |inode: &Inode| inode.buffer == Some(buffer) && !inode.is_foreign;
+            let ino = self.kernel.inodes.iter().position(of);
+            self.swapped = ino.map(|ino| (ino, self.turn_of(ino)));
+        }
+    }
+
+    /// The turn of a file was just swapped: if it was retired, was that right?
+    pub fn check_turn(&mut self) {
+        let Some((ino, before)) = self.swapped.take() else { return };
+        if self.is_lenient || before.is_retired() {
+            return;
+        }
+        if !self.turn_of(ino).is_retired() {
+            return;
+        }
+        if self.ledger.is_excused(ino) {
+            return;
+        }
+        let roles = self.roles(ino, before);
+        if let Some(roles) = roles {
+            let has_left = |(state, _): &(u32, u32)| matches!(*state, ROLE_ABSENT | ROLE_LEFT);
+            let wants_it = |(state, wish): &(u32, u32)| *state == ROLE_LEFT && *wish == WISH_NEVER;
+            if !roles.iter().all(has_left) {
+                return self
+                    .fail(format!("file {ino} is removed, and not both have left: {roles:?}"));
+            }
+            if roles.iter().any(wants_it) {
+                return self
+                    .fail(format!("file {ino} is removed, and one wished it to stay: {roles:?}"));
+            }
+            let all = |(state, wish): &(u32, u32)| *state == ROLE_ABSENT || *wish == WISH_ALWAYS;
+            if roles.iter().all(all) {
+                return self.ledger.excuse(ino);
+            }
+        }
+        if let Some(unread) = self.ledger.unread(ino) {
+            self.fail(format!("file {ino} is removed, and unread is {unread}"));
+        }
+    }
+
+    // --- who is there -------------------------------------------------------------------------
+
+    pub fn sit(&mut self, ino: Ino, role: Role) {
+        let (process, since_ns) = (self.who().process, self.now_ns);
+        self.seated.push(Seated { ino, role, process, since_ns });
+        self.visits.entry(ino).or_default().opened += 1;
+    }
+
+    pub fn stand_up(&mut self, ino: Ino, role: Role, has_left: bool) {
+        let process = self.who().process;
+        self.seated.retain(|it| (it.ino, it.role, it.process) != (ino, role, process));
+        self.visits.entry(ino).or_default().left += u32::from(has_left);
+    }
+
+    /// Whether the peer of a role was there all the time, and cannot be missed.
+    pub fn is_peer_known(&self, ino: Ino, role: Role) -> bool {
+        let last = self.seated.iter().rfind(|it| it.ino == ino && it.role == role.peer());
+        self.is_undisturbed()
+            && last.is_some_and(|it| {
+                let is_there =
+                    self.kernel.processes[it.process].maps.iter().any(|map| map.ino == ino);
+                is_there && self.now_ns - it.since_ns > KNOWN_AFTER_NS
+            })
+    }
+
+    /// All who ever came to the file have left it, and nothing that happened explains why it should
+    /// still be there.
+    pub fn must_be_gone(&self, ino: Ino) -> bool {
+        let visits = self.visits.get(&ino).copied().unwrap_or_default();
+        self.is_undisturbed()
+            && !self.is_short
+            && visits.opened > 0
+            && visits.left == visits.opened
+            && self.ledger.unread(ino).is_none()
+    }
+
+    /// A thread has waited for a mutex since then.
+    pub fn check_heart(&mut self, key: Key, since_ns: u64) {
+        let waited = self.now_ns - since_ns;
+        if key.thread > 0 && waited > LONGEST_WAIT_OF_A_HEART_NS && self.is_undisturbed() {
+            self.fail(format!("{key}: the heart waited for a mutex for {} us", waited / 1000));
+        }
+    }
+}
+
+/// An owner that no barrier reaches asks its peer's calls, and its own, for a fence.
+pub(super) fn check_fences(endpoint: &Endpoint) {
+    let member = endpoint.member();
+    let Some(segment) = member.segment() else { return };
+    let lines = segment.role(member.role);
+    let pid = with(|world| world.kernel.processes[world.who().process].pid);
+    let is_other = lines.pid.quietly().load(Ordering::SeqCst) != pid;
+    if is_other || lines.capabilities.quietly().load(Ordering::SeqCst) & REGISTERED != 0 {
+        return;
+    }
+    let own = Direction::BOTH.map(|direction| segment.ring(direction));
+    let (out, back) = match member.role {
+        Role::Slave => (own[1], own[0]),
+        Role::Master | Role::Auto => (own[0], own[1]),
+    };
+    for bell in [out.data_bell(), back.room_bell()] {
+        let rung = bell.0.quietly().load(Ordering::SeqCst);
+        if rung & FENCE == 0 && !segment.is_doomed() {
+            with(|world| {
+                world.fail(format!("no barrier reaches, and nobody is asked for a fence: {rung:x}"))
+            });
+        }
+    }
+}
+
+/// Whether a call that waits may say this.
+pub(super) fn is_answer_of_waiting(error: &Error) -> bool {
+    !matches!(error, Error::Full | Error::Empty)
+}

@@ -154,8 +154,8 @@ impl Op {
 
     /// Frames of each ring.
     pub fn frames(self) -> u64 {
-        // So that a batch is longer than a lap, and yet short.
-        if matches!(self, RaceWriteMany | RaceLatestLapped) { 16 } else { FRAMES }
+        // So that what is looked at is more than a lap, and yet little.
+        if self == RaceLatestLapped { 16 } else { FRAMES }
     }
 
     /// Whether a tap listens to what the child writes.
@@ -180,9 +180,8 @@ impl Op {
             | WriteWaits | Commit | MoveWrite | RaceWriteFirst | RaceWrite | RaceWriteReserved
             | RaceCommit => &[SHORT],
             WriteLong | WriteSkip | CommitLong | RaceWriteLong | RaceWriteSkip => &[LONG],
-            RaceWriteMany => {
-                &[SHORT, LONG, 24, SHORT, 100, SHORT, SHORT, 24, SHORT, LONG, SHORT, 24, SHORT]
-            }
+            // More than a lap.
+            RaceWriteMany => &[LONG; 14],
             WriteMany => &[SHORT, LONG, 24, SHORT, 100, SHORT],
             _ => &[],
         }

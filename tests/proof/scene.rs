@@ -67,6 +67,7 @@ pub enum Op {
     RaceWriteReserved,
     RaceWriteLong,
     RaceWriteSkip,
+    RaceWriteOver,
     RaceWriteMany,
     RaceCommit,
     RaceRead,
@@ -119,12 +120,13 @@ pub const RING: [Op; 24] = [
 ];
 
 /// The operations of a ring whose oldest messages make room.
-pub const RACES: [Op; 16] = [
+pub const RACES: [Op; 17] = [
     RaceWriteFirst,
     RaceWrite,
     RaceWriteReserved,
     RaceWriteLong,
     RaceWriteSkip,
+    RaceWriteOver,
     RaceWriteMany,
     RaceCommit,
     RaceRead,
@@ -179,7 +181,9 @@ impl Op {
             Write | WriteBackground | WriteFirst | WriteGhost | WriteFull | WriteWakes
             | WriteWaits | Commit | MoveWrite | RaceWriteFirst | RaceWrite | RaceWriteReserved
             | RaceCommit => &[SHORT],
-            WriteLong | WriteSkip | CommitLong | RaceWriteLong | RaceWriteSkip => &[LONG],
+            WriteLong | WriteSkip | CommitLong | RaceWriteLong | RaceWriteSkip | RaceWriteOver => {
+                &[LONG]
+            }
             // More than a lap.
             RaceWriteMany => &[LONG; 14],
             WriteMany => &[SHORT, LONG, 24, SHORT, 100, SHORT],
@@ -339,6 +343,8 @@ impl Scene {
             RaceWriteReserved | RaceCommit => {
                 (0..77).for_each(|_| write(endpoint, 0, SHORT).unwrap());
             }
+            // Over the oldest one that nobody has read.
+            RaceWriteOver => (0..61).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
             // Two frames before the end of the ring.
             RaceWriteSkip => (0..55).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
             WriteFull | WriteWaits => while write(endpoint, 0, SHORT).is_ok() {},

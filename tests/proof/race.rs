@@ -50,9 +50,9 @@ fn read_next(
         seq_of(&buffer[..len]).unwrap_or(TORN)
     };
     let number = next(endpoint) - 1;
-    // A reader that was cut short between the stores of its place, behind a jump, left the number of
-    // the message after the one that comes.
-    let is_repeated = numbers.is_empty() && before == number + 1;
+    // A reader that was cut short between the stores of its place, behind a jump, left the number where
+    // it would have stood; what it did not come to is read by its successor all the same.
+    let is_repeated = numbers.is_empty() && before > number;
     numbers.push((seq, number));
     let is_exact = number == before + (endpoint.lost() - lost) || is_repeated;
     Ok(if is_exact { seq } else { MISCOUNTED })

@@ -67,6 +67,7 @@ pub enum Op {
     RaceWriteReserved,
     RaceWriteLong,
     RaceWriteSkip,
+    RaceWriteOver,
     RaceWriteMany,
     RaceCommit,
     RaceRead,
@@ -119,12 +120,13 @@ pub const RING: [Op; 24] = [
 ];
 
 /// The operations of a ring whose oldest messages make room.
-pub const RACES: [Op; 16] = [
+pub const RACES: [Op; 17] = [
     RaceWriteFirst,
     RaceWrite,
     RaceWriteReserved,
     RaceWriteLong,
     RaceWriteSkip,
+    RaceWriteOver,
     RaceWriteMany,
     RaceCommit,
     RaceRead,
@@ -154,8 +156,8 @@ impl Op {
 
     /// Frames of each ring.
     pub fn frames(self) -> u64 {
-        // So that a batch is longer than a lap, and yet short.
-        if matches!(self, RaceWriteMany | RaceLatestLapped) { 16 } else { FRAMES }
+        // So that what is looked at is more than a lap, and yet little.
+        if self == RaceLatestLapped { 16 } else { FRAMES }
     }
 
     /// Whether a tap listens to what the child writes.
@@ -179,10 +181,11 @@ impl Op {
             Write | WriteBackground | WriteFirst | WriteGhost | WriteFull | WriteWakes
             | WriteWaits | Commit | MoveWrite | RaceWriteFirst | RaceWrite | RaceWriteReserved
             | RaceCommit => &[SHORT],
-            WriteLong | WriteSkip | CommitLong | RaceWriteLong | RaceWriteSkip => &[LONG],
-            RaceWriteMany => {
-                &[SHORT, LONG, 24, SHORT, 100, SHORT, SHORT, 24, SHORT, LONG, SHORT, 24, SHORT]
+            WriteLong | WriteSkip | CommitLong | RaceWriteLong | RaceWriteSkip | RaceWriteOver => {
+                &[LONG]
             }
+            // More than a lap.
+            RaceWriteMany => &[LONG; 14],
             WriteMany => &[SHORT, LONG, 24, SHORT, 100, SHORT],
             _ => &[],
         }
@@ -340,6 +343,8 @@ impl Scene {
             RaceWriteReserved | RaceCommit => {
                 (0..77).for_each(|_| write(endpoint, 0, SHORT).unwrap());
             }
+            // Over the oldest one that nobody has read.
+            RaceWriteOver => (0..61).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
             // Two frames before the end of the ring.
             RaceWriteSkip => (0..55).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
             WriteFull | WriteWaits => while write(endpoint, 0, SHORT).is_ok() {},

@@ -464,7 +464,7 @@ impl Stage {
             Told::Ok(count) => *count as usize,
             _ => 0,
         };
-        if op.races() && *told == Told::Nothing {
+        if op.is_heard() && *told == Told::Nothing {
             // Numbers tell which ones were committed.
             let before = self.out.sent.iter().filter(|(seq, _)| *seq < ACT).count() as u64;
             let count = self.committed.expect("found").saturating_sub(before) as usize;

@@ -97,7 +97,8 @@ impl World {
     /// The turn of a file was just swapped: if it was retired, was that right?
     pub fn check_turn(&mut self) {
         let Some((ino, before)) = self.swapped.take() else { return };
-        if self.is_lenient || before.is_retired() {
+        // A file in the making has no slot yet.
+        if self.is_lenient || before.is_retired() || before.generation() == 0 {
             return;
         }
         if !self.turn_of(ino).is_retired() {

@@ -1,17 +1,10 @@
 //! A first slave: reads until an empty message comes, and answers.
 
-use std::time::Duration;
-
-use eshm::{Error, Options, Role};
+use eshm::{Options, Role};
 
 fn main() -> eshm::Result<()> {
     let name = std::env::args().nth(1).unwrap_or("first".into());
-    let mut bus = loop {
-        match Options::new(&name).role(Role::Slave).open() {
-            Err(Error::NotFound { .. }) => std::thread::sleep(Duration::from_millis(20)),
-            opened => break opened?,
-        }
-    };
+    let mut bus = Options::new(name).role(Role::Slave).open()?; // waits for the master
     let mut buffer = [0; 64];
     let mut count = 0;
     loop {

@@ -20,7 +20,8 @@ fn main() -> eshm::Result<()> {
             println!("message {id}: {}", String::from_utf8_lossy(&buffer[..len]));
         }
     }
-    Ok(())
+    reader.leave()?;
+    eshm::remove(&name, false) // who died has not left, so the bus would stay for a successor
 }
 
 fn send(name: &str) -> eshm::Result<()> {

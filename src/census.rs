@@ -78,11 +78,15 @@ pub fn inspect(name: &str) -> Result<Snapshot> {
     inspect_in(Path::new(DIRECTORY), name)
 }
 
-/// As [`inspect`], in another directory.
+/// As [`inspect`], in another directory. A name with a `~` is that of a file that was moved aside to
+/// be removed.
 ///
 /// # Errors
 /// As for [`inspect`].
 pub fn inspect_in(directory: &Path, name: &str) -> Result<Snapshot> {
+    if is_aside(name) {
+        return look_at(&open_leftover(directory, name)?);
+    }
     let options = options_for(directory, name)?;
     let bus = BusFile::open_to_look(&options.path(), Some(&options))?;
     look_at(&bus.ok_or_else(|| not_found(&options))?)
@@ -103,8 +107,8 @@ pub fn remove(name: &str, force: bool) -> Result<()> {
 /// # Errors
 /// As for [`remove`].
 pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
-    if name.contains('~') {
-        return remove_leftover(directory, name);
+    if is_aside(name) {
+        return remove_leftover(directory, name, force);
     }
     let options = options_for(directory, name)?;
     let bus = BusFile::open(&options)?.ok_or_else(|| not_found(&options))?;
@@ -140,17 +144,36 @@ fn taken(bus: &BusFile) -> Error {
     Error::RoleTaken { role, pid, state: "alive" }
 }
 
-/// Removes a file that was moved aside to be removed, if nobody is in it.
-fn remove_leftover(directory: &Path, name: &str) -> Result<()> {
-    let path = directory.join(format!("{PREFIX}{}", name.replace('/', "_")));
-    let Some(bus) = BusFile::open_at(&path, None, true)? else {
-        return Err(Error::NotFound { path: path.display().to_string() });
-    };
-    match session::remove_by_hand(&bus, false)? {
+/// Removes a file that was moved aside to be removed.
+fn remove_leftover(directory: &Path, name: &str, force: bool) -> Result<()> {
+    let seen = open_leftover(directory, name)?;
+    // The name that it had tells nothing about its owner, who must be trusted all the same.
+    let options = Options::new(seen.facts().name.clone());
+    let path = seen.facts().path.clone();
+    let bus = BusFile::open_at(&path, Some(&options), true)?.ok_or_else(|| not_found_at(&path))?;
+    match session::remove_by_hand(&bus, force)? {
         Removal::Done => Ok(()),
         Removal::NameStays => Err(name_stays(&path)),
         Removal::Not => Err(taken(&bus)),
     }
+}
+
+/// Whether it is a name that a file gets before it is removed: the bus's, `~`, and 16 digits.
+fn is_aside(name: &str) -> bool {
+    name.rsplit_once('~').is_some_and(|(bus, token)| {
+        let is_token = token.len() == 16 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_token && segment::check_name(bus).is_ok()
+    })
+}
+
+/// Opens a file that was moved aside, to look into it. Its path cannot leave the directory.
+fn open_leftover(directory: &Path, name: &str) -> Result<BusFile> {
+    let path = directory.join(format!("{PREFIX}{}", name.replace('/', "_")));
+    BusFile::open_to_look(&path, None)?.ok_or_else(|| not_found_at(&path))
+}
+
+fn not_found_at(path: &Path) -> Error {
+    Error::NotFound { path: path.display().to_string() }
 }
 
 fn options_for(directory: &Path, name: &str) -> Result<Options> {
@@ -161,7 +184,7 @@ fn options_for(directory: &Path, name: &str) -> Result<Options> {
 }
 
 fn not_found(options: &Options) -> Error {
-    Error::NotFound { path: options.path().display().to_string() }
+    not_found_at(&options.path())
 }
 
 /// How often a bus may change while it is looked at.
@@ -225,17 +248,19 @@ fn watch_role(bus: &BusFile, slot: usize, role: Role) -> Result<PeerState> {
     let stale = Duration::from_millis(header.stale_after_ms.load(Ordering::Relaxed).into());
     let period = Duration::from_millis(1);
     let mut watch = Watch::new(period, stale.clamp(2 * period, LONGEST_WATCH));
+    let started = clock::Instant::now();
     let mut first = None;
     loop {
         let page = bus.look_at_page(slot)?;
-        let mut sight = sight_of(&page.roles[usize::from(role == Role::Slave)]);
-        // Longer than this nobody is watched, however slow its heart.
-        sight.interval_us = sight.interval_us.min(LONGEST_WATCH.as_micros() as u32 / 10);
+        let sight = sight_of(&page.roles[usize::from(role == Role::Slave)]);
+        let is_slow = Duration::from_micros(sight.interval_us.into()) * 10 > LONGEST_WATCH;
         let first = *first.get_or_insert(sight.beat);
         watch.look(sight);
         watch.probe(bus.is_locked(byte_of(slot, role)).unwrap_or(false));
         let is_settled = watch.state() != PeerState::Alive || sight.beat != first;
-        if is_settled || sight.state == ROLE_LEFT {
+        // A heart so slow that its hang would not show for a long time is not known to hang.
+        let is_over = is_slow && started.elapsed() > LONGEST_WATCH;
+        if is_settled || is_over || sight.state == ROLE_LEFT {
             return Ok(watch.state());
         }
         clock::sleep(period);

@@ -118,9 +118,9 @@ pub enum Disconnect {
     /// Say so at once: [`crate::Error::PeerDead`].
     Immediately,
     /// Time out as if the peer were silent, until the reconnect limits are used up; then say so.
-    #[default]
     OnTimeout,
     /// Time out for ever; a peer may come back.
+    #[default]
     Never,
 }
 
@@ -221,6 +221,7 @@ pub struct Options {
     pub(crate) asked: [Asked; 2],
     pub(crate) beat_interval: Duration,
     pub(crate) stale_after: Duration,
+    pub(crate) open_timeout: Duration,
     pub(crate) on_disconnect: Disconnect,
     pub(crate) reconnect_interval: Duration,
     pub(crate) reconnect_attempts: u32,
@@ -255,12 +256,13 @@ impl Options {
             asked: [Asked::default(); 2],
             beat_interval: Duration::from_millis(1),
             stale_after: Duration::from_millis(100),
-            on_disconnect: Disconnect::OnTimeout,
+            open_timeout: Duration::MAX,
+            on_disconnect: Disconnect::Never,
             reconnect_interval: Duration::from_millis(100),
             reconnect_attempts: 50,
             reconnect_wait: Duration::from_secs(5),
             read_timeout: Duration::from_secs(1),
-            write_timeout: Duration::from_secs(1),
+            write_timeout: Duration::MAX,
             wait: Wait::Adaptive,
             background: true,
             cleanup: Cleanup::WhenRead,
@@ -327,7 +329,15 @@ impl Options {
         self
     }
 
-    /// What reading does when the peer is gone. Default: [`Disconnect::OnTimeout`].
+    /// How long `open` waits, as a slave, for a master to make the bus; zero is not at all. Default:
+    /// for ever, so that either side can be started first.
+    pub fn open_timeout(&mut self, timeout: Duration) -> &mut Self {
+        self.open_timeout = timeout;
+        self
+    }
+
+    /// What reading does when the peer is gone. Default: [`Disconnect::Never`]: it goes on when a peer
+    /// comes back.
     pub fn on_disconnect(&mut self, behaviour: Disconnect) -> &mut Self {
         self.on_disconnect = behaviour;
         self
@@ -357,7 +367,7 @@ impl Options {
         self
     }
 
-    /// How long `write` waits for room. Default: 1 s.
+    /// How long `write` waits for room. Default: for ever.
     pub fn write_timeout(&mut self, timeout: Duration) -> &mut Self {
         self.write_timeout = timeout;
         self

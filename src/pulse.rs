@@ -37,6 +37,8 @@ struct Members {
     coming: usize,
     is_running: bool,
     version: u64,
+    /// The version that the thread goes by.
+    heard: u64,
 }
 
 /// The pulse of this process. A child has one of its own: the parent's locks may be held for ever
@@ -63,11 +65,19 @@ pub(crate) fn promise() -> Result<Promise> {
 }
 
 impl Promise {
-    /// Begins to beat for an endpoint.
+    /// Begins to beat for an endpoint. One that counts as hung in less time than the thread may sleep
+    /// is beaten for here, until the thread has heard of it.
     pub(crate) fn keep(self, member: &Arc<Member>) {
         let mut members = self.pulse.members.lock();
         members.list.push(Arc::clone(member));
         members.version += 1;
+        let version = members.version;
+        drop(members);
+        let is_hasty = member.options.stale_after < 2 * LONGEST_NAP;
+        while is_hasty && self.pulse.members.lock().heard < version {
+            member.beat();
+            clock::sleep(member.options.beat_interval);
+        }
     }
 }
 
@@ -113,6 +123,7 @@ impl Pulse {
         let mut members = self.members.lock();
         if members.version != round.version {
             round.version = members.version;
+            members.heard = members.version;
             let now = clock::monotonic_ns();
             let due: HashMap<*const Member, u64> =
                 round.members.drain(..).map(|(member, due)| (Arc::as_ptr(&member), due)).collect();

@@ -68,16 +68,25 @@ pub(crate) fn open(options: &Options) -> Result<Arc<Member>> {
     segment::check_name(&options.name)?;
     check_times(options)?;
     let started = clock::Instant::now();
+    let mut began = started;
     let mut pause = Duration::from_micros(20);
-    while started.elapsed() < PATIENCE {
+    while began.elapsed() < PATIENCE {
         let joined = match BusFile::open(options)? {
-            Some(bus) => enter(bus, options)?,
-            None if options.role == Role::Slave => return Err(not_found(options)),
-            None => create(options)?,
+            Some(bus) => enter(bus, options),
+            None if options.role == Role::Slave => Err(not_found(options)),
+            None => create(options),
         };
-        if let Some(mut joined) = joined {
-            joined.segment.settle();
-            return Ok(Member::new(options.clone(), joined));
+        match joined {
+            Ok(Some(mut joined)) => {
+                joined.segment.settle();
+                return Ok(Member::new(options.clone(), joined));
+            }
+            Ok(None) => {}
+            // A master may come.
+            Err(Error::NotFound { .. }) if started.elapsed() < options.open_timeout => {
+                began = clock::Instant::now();
+            }
+            Err(error) => return Err(error),
         }
         clock::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(2));

@@ -52,6 +52,9 @@ pub struct Peer {
     pub state: PeerState,
     /// Its process, as its own namespace numbers it; 0 if there never was one.
     pub pid: u32,
+    /// Whether that number is of another PID namespace (a container) than that of whoever looks, so
+    /// that here it means another process, or none.
+    pub is_foreign: bool,
     /// How many owners the role has had.
     pub epoch: u64,
     /// Its heartbeats so far.

@@ -187,8 +187,11 @@ impl Tap {
         }
         if let Ok(Some(next)) = map_current(&self.options) {
             let ring = next.ring(self.direction);
-            self.cursor = if next.lineage() == self.segment.lineage() {
-                Cursor::at(ring, self.cursor.place())
+            let place = self.cursor.place();
+            // One that has not found a message yet is nowhere.
+            let is_placed = place.epoch != 0;
+            self.cursor = if is_placed && next.lineage() == self.segment.lineage() {
+                Cursor::at(ring, place)
             } else {
                 Cursor::at_oldest(ring)
             };

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use eshm::{Endpoint, Error, Role, Takeover};
 use support::*;
 
@@ -69,6 +71,32 @@ fn a_living_peer_moves_over_with_everything_unread() {
     assert_eq!(slave.must("epoch"), "1", "the peer is the owner it was");
     slave.must("leave");
     drop(new);
+}
+
+/// What a fenced writer still put into the old slot is taken back when it is found; a reader that
+/// waits then waits on, and one that does not goes on to what is there.
+#[test]
+fn what_a_fenced_writer_left_behind_ends_no_read() {
+    for how in ["read", "try_read", "read_value"] {
+        let bus = Bus::new("fghost");
+        // Hearts so slow that neither background thread sees to anything meanwhile.
+        let slow = |role| {
+            let (interval, stale) = (Duration::from_secs(10), Duration::from_secs(20));
+            bus.options(role).beat_interval(interval).stale_after(stale).open().unwrap()
+        };
+        let (mut old, mut slave) = (slow(Role::Master), slow(Role::Slave));
+        let mut new = taken(&bus, Role::Master, Takeover::Always).unwrap();
+        let ghost = old.write(&[66; 8]);
+        assert!(matches!(ghost, Err(Error::Fenced { .. })), "{ghost:?}");
+        new.write(&[1; 8]).unwrap();
+        let mut buffer = [0; 8];
+        match how {
+            "read" => assert_eq!(slave.read(&mut buffer), Ok(8)),
+            "try_read" => assert_eq!(slave.try_read(&mut buffer), Ok(8)),
+            _ => buffer = slave.read_value().unwrap(),
+        }
+        assert_eq!(buffer, [1; 8], "{how}");
+    }
 }
 
 /// A peer that is in the middle of something finishes it on whichever side of the cut it falls.

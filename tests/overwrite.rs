@@ -315,7 +315,6 @@ fn a_peek_shows_nothing_from_behind_a_cut() {
 }
 
 #[test]
-#[ignore = "src/bus/writer.rs must try again after it followed a seal"]
 fn a_writer_that_overwrites_is_never_refused() {
     for way in 0..5 {
         let bus = Bus::new("orefuse");

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt;
+
 use eshm::{Cleanup, Error, Overflow, Role};
 use support::*;
 
@@ -27,6 +29,30 @@ fn a_side_that_leaves_finds_everything_when_it_comes_back() {
     let mut master = bus.master();
     assert_eq!(master.epoch(), 2);
     assert_eq!(drain(&mut master), (0..9).collect::<Vec<_>>());
+}
+
+/// A reader was killed when it had stored the number of the next message, and not yet that it took
+/// the one before: nobody who counts what is unread believes the number.
+#[test]
+fn a_message_that_was_counted_and_not_taken_is_unread() {
+    let bus = Bus::new("p03count");
+    let mut master = bus.master();
+    let mut slave = bus.servant("slave", "");
+    send(&mut master, 0..1);
+    slave.kill();
+    // The page of the header, the slot's own, the number of the next message; see docs/layout.md.
+    let number = (64 << 10) + 4096 + 136;
+    let file = std::fs::File::options().read(true).write(true).open(bus.path()).unwrap();
+    let mut found = [0; 8];
+    file.read_exact_at(&mut found, number).unwrap();
+    assert_eq!(found, [0; 8]);
+    file.write_all_at(&1u64.to_le_bytes(), number).unwrap();
+    bus.slave().leave().unwrap();
+    assert_eq!(master.stats().master_to_slave.backlog, 1);
+    master.leave().unwrap();
+    assert_eq!(eshm::inspect(bus.name()).expect("it is kept").unread, [1, 0]);
+    let (_master, mut slave) = bus.pair();
+    assert_eq!(drain(&mut slave), [0]);
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn meet(board: &Board, line: usize, me: usize, round: u64) {
 fn racing_options(name: &str, role: Role) -> Options {
     let mut options = Options::new(name);
     options.role(role).frames(64).background(false).beat_interval(Duration::from_micros(100));
+    options.open_timeout(Duration::ZERO);
     options
 }
 

@@ -72,6 +72,7 @@ fn flip(talk: &mut Talk) {
             );
             let mut options = Options::new(&name);
             options.directory(&room).background(false).cleanup(eshm::Cleanup::Never);
+            options.open_timeout(Duration::ZERO).write_timeout(Duration::from_secs(1));
             talk.say(format!("{at}"));
             use_it(&mut options, role);
             let _ = options.tap(Direction::MasterToSlave).map(|mut tap| {
@@ -282,6 +283,7 @@ fn impossible_positions_are_corrupt() {
             .unwrap();
         let mut options = Options::new(&name);
         options.directory(room.path()).cleanup(eshm::Cleanup::Never);
+        options.open_timeout(Duration::ZERO);
         for role in [Role::Master, Role::Slave] {
             let error = error_of(options.role(role).open());
             assert!(matches!(error, Error::Corrupt { .. }), "{head} {tail}: {error}");

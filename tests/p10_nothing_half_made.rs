@@ -81,6 +81,15 @@ fn a_creator_killed_at_some_instruction_leaves_all_or_nothing() {
     assert!(k > 1000, "only {k} instructions");
 }
 
+/// Tells the other thread that this one is done, also when it panics.
+struct Over<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 /// A slave that opens again and again while a master comes and goes finds nothing, or a whole
 /// segment.
 #[test]
@@ -100,10 +109,15 @@ fn whoever_looks_sees_nothing_or_all() {
             }
             (none, whole)
         });
+        let _over = Over(&is_over);
         for round in 0..2000 {
             let mut options = bus.options(Role::Master);
-            let mut master = options.background(false).cleanup(Cleanup::Always).open().unwrap();
-            master.try_write(b"x").unwrap_or_else(|error| panic!("{round}: {error}"));
+            let opened = options.background(false).cleanup(Cleanup::Always).open();
+            let mut master = opened.unwrap_or_else(|error| panic!("{round}: {error}"));
+            // As long as one of the two is always there the bus is never removed, and fills.
+            if let Err(error) = master.try_write(b"x") {
+                assert_eq!(error, Error::Full, "{round}");
+            }
         }
         is_over.store(true, order);
         let (none, whole) = looking.join().unwrap();

@@ -15,7 +15,7 @@ use proof::scene::{LONG_PATHS, Op, Scene};
 use proof::stage::{Cut, Stage};
 use proof::trace::Stop;
 
-const POINTS: [&str; 23] = [
+const POINTS: [&str; 24] = [
     "attach.opened",
     "slot.locked",
     "slot.allocated",
@@ -34,6 +34,7 @@ const POINTS: [&str; 23] = [
     "replace.ready",
     "replace.swapped",
     "move.locked",
+    "move.checked",
     "move.enrolled",
     "retire.marked",
     "unlink.found",

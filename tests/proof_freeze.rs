@@ -9,14 +9,16 @@ mod proof;
 use std::process::ExitCode;
 
 use proof::Wish;
+use proof::listener::run_hearings;
 use proof::points::run_all;
-use proof::scene::{LONG_PATHS, RING};
+use proof::scene::{LONG_PATHS, RACES, RING};
 use proof::stage::Cut;
 
 fn main() -> ExitCode {
     let Some(wish) = Wish::read() else { return ExitCode::SUCCESS };
     let most = if wish.is_full { [usize::MAX; 2] } else { [12, 16] };
-    let ops = [&RING[..], &LONG_PATHS[..]].concat();
-    let total = run_all(&ops, Cut::Frozen, most, |name| wish.wants(name));
+    let ops = [&RING[..], &RACES[..], &LONG_PATHS[..]].concat();
+    let mut total = run_hearings(Cut::Frozen, most[0], |name| wish.wants(name));
+    total.add(&run_all(&ops, Cut::Frozen, most, |name| wish.wants(name)));
     ExitCode::from(u8::from(total.failed > 0))
 }

@@ -1,5 +1,7 @@
 //! Random kills and fences under load: one side streams, dies or is stopped at any moment and is
 //! replaced, again and again, on one bus; the other side reads every number once, in order, whole.
+//! The same where messages are overwritten: each one is read or counted. A tap listens to each direction
+//! all the while, and hears what the readers are told.
 //!
 //! `cargo test --test proof_random` does 2,000 kills and 1,000 fences; `tools/kill-100k` more. With
 //! `--kills N`, `--fences N` and `--seed N` anything else.
@@ -9,13 +11,14 @@ mod proof;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use eshm::{Endpoint, Error, Role, Takeover};
+use eshm::{Direction, Endpoint, Error, MessageId, Role, Takeover, Tap};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use proof::ledger::{Page, message, mix, seq_of};
 use proof::points::fresh_name;
-use proof::worker::{Note, Reading, Worker, len_of, options};
+use proof::scene::direction_of;
+use proof::worker::{Note, Reading, Worker, len_of, racing_options};
 use proof::{be_patient, remove_kept};
 
 fn main() -> ExitCode {
@@ -29,12 +32,14 @@ fn main() -> ExitCode {
     };
     let seed = number("--seed", u64::from(std::process::id()));
     println!("seed {seed}");
-    for role in [Role::Slave, Role::Master] {
-        let mut run = Run::new(role, seed);
-        run.kills(number("--kills", 2000) / 2);
+    for (role, races) in
+        [(Role::Slave, false), (Role::Slave, true), (Role::Master, false), (Role::Master, true)]
+    {
+        let mut run = Run::new(role, races, seed);
+        run.kills(number("--kills", 2000) / 4);
         run.close("kills");
-        let mut run = Run::new(role, seed ^ 1);
-        run.fences(number("--fences", 1000) / 2);
+        let mut run = Run::new(role, races, seed ^ 1);
+        run.fences(number("--fences", 1000) / 4);
         run.close("fences");
     }
     ExitCode::SUCCESS
@@ -46,6 +51,10 @@ struct Run {
     /// The role of the workers.
     role: Role,
     bus: Endpoint,
+    /// Whether messages are overwritten.
+    races: bool,
+    /// What the workers write is heard, and what they read.
+    ears: [Ear; 2],
     dice: u64,
     /// The next number that the workers send.
     next_in: u64,
@@ -78,21 +87,38 @@ struct Ledger {
     shown_again: u64,
     /// Killed before they were open.
     early: u64,
+    /// Lost to this side because it was slow, and counted.
+    overwritten: u64,
 }
 
 impl Run {
-    fn new(role: Role, seed: u64) -> Run {
+    fn new(role: Role, races: bool, seed: u64) -> Run {
         let name = fresh_name();
-        let mut own = options(&name, role.peer());
+        let mut own = racing_options(&name, role.peer(), races);
         own.background(false);
         // Only a master creates; as a slave this side needs one for a moment.
-        let maker = (role == Role::Master).then(|| options(&name, role).background(false).open());
+        let maker = (role == Role::Master)
+            .then(|| racing_options(&name, role, races).background(false).open());
         let bus = own.open().expect("a new bus");
         drop(maker);
+        let ears = [role, role.peer()].map(|role| Ear::open(&name, direction_of(role)));
         let pages = [Page::new(), Page::new()];
         let (dice, began) = (mix(seed), Instant::now());
         let ledger = Ledger::default();
-        Run { name, role, bus, dice, next_in: 0, next_out: 0, pages, turn: 0, began, ledger }
+        Run {
+            name,
+            role,
+            bus,
+            races,
+            ears,
+            dice,
+            next_in: 0,
+            next_out: 0,
+            pages,
+            turn: 0,
+            began,
+            ledger,
+        }
     }
 
     fn roll(&mut self) -> u64 {
@@ -113,20 +139,25 @@ impl Run {
         be_patient();
         self.turn += 1;
         self.page().clear();
-        let (name, role, page) = (self.name.clone(), self.role, self.page());
-        Worker { name, role, takeover, seed: self.roll(), page }.start()
+        let (name, role, races, page) = (self.name.clone(), self.role, self.races, self.page());
+        Worker { name, races, role, takeover, seed: self.roll(), page }.start()
     }
 
     /// Reads and writes whatever there is to be read and written now.
     fn pump(&mut self) {
         let mut buffer = [0; 1024];
         for _ in 0..16 {
+            let lost = self.bus.lost();
             match self.bus.try_read(&mut buffer) {
                 Ok(len) => {
                     let seq = seq_of(&buffer[..len]).expect("a torn message");
-                    assert_eq!(seq, self.next_in, "the next message from the {}", self.role);
-                    assert_eq!(self.bus.last_id().map(|id| id.number), Some(seq));
-                    self.next_in += 1;
+                    let next = self.next_in + (self.bus.lost() - lost);
+                    assert_eq!(seq, next, "the next message from the {}", self.role);
+                    let id = self.bus.last_id().expect("just read");
+                    assert_eq!(id.number, seq);
+                    self.ears[0].compare(id);
+                    self.ledger.overwritten += next - self.next_in;
+                    self.next_in = next + 1;
                 }
                 Err(Error::Empty) => break,
                 Err(error) => panic!("reading: {error}"),
@@ -138,6 +169,9 @@ impl Run {
                 Err(Error::Full) => break,
                 Err(error) => panic!("writing: {error}"),
             }
+        }
+        for ear in &mut self.ears {
+            ear.listen(16);
         }
     }
 
@@ -202,7 +236,11 @@ impl Run {
         assert!(told <= self.next_in, "{told} messages were told, {} came", self.next_in);
         self.ledger.committed_untold += self.next_in - told;
         let reading = Reading::from(Note::Reading.get(page));
-        let (ahead, back) = reading.slack();
+        let (mut ahead, back) = reading.slack(self.races);
+        if self.races {
+            // What was lost just before is known to the bus alone.
+            ahead = self.next_out;
+        }
         let first = Note::FirstIn.get(page);
         if first == 0 {
             // It may have taken what it did not come to note.
@@ -268,6 +306,11 @@ impl Run {
         assert_eq!(Note::NextOut.get(old), Note::FirstOut.get(new), "told, and found by the next");
         let reading = Reading::from(Note::Reading.get(old));
         let (handed, begins) = (Note::NextIn.get(old), Note::FirstIn.get(new) - 1);
+        if self.races {
+            // It may have found that messages are lost, and no other one.
+            assert!(handed <= begins && begins <= self.next_out, "{handed} {begins} {reading:?}");
+            return;
+        }
         assert_eq!(handed, begins, "handed out ({reading:?}), and read by the next");
     }
 
@@ -275,12 +318,78 @@ impl Run {
     fn close(mut self, what: &str) {
         self.drain();
         let time = self.began.elapsed().as_secs_f64();
+        let overwrites = if self.races { ", overwriting" } else { "" };
+        let ends = [self.next_in, self.next_out];
+        let heard = self.ears.each_mut().map(|ear| ear.hear_rest());
+        assert_eq!(heard, ends, "the taps have heard the last one");
         println!(
-            "{what} of a {}: {} in {time:.1} s; {} messages read and {} written by the other side, \
-             0 lost, 0 doubled, 0 torn; {:?}",
-            self.role, self.ledger.rounds, self.next_in, self.next_out, self.ledger
+            "{what} of a {}{overwrites}: {} in {time:.1} s; {} messages read and {} written by the \
+             other side, 0 lost, 0 doubled, 0 torn; taps heard {:?}; {:?}",
+            self.role,
+            self.ledger.rounds,
+            self.next_in - self.ledger.overwritten,
+            self.next_out,
+            self.ears.each_ref().map(|ear| ear.heard),
+            self.ledger
         );
         self.bus.leave().expect("leaves");
+        if self.races && eshm::inspect(&self.name).is_ok() {
+            // Nothing is unread where messages are overwritten; a killed worker has not left.
+            eshm::remove(&self.name, false).expect("nobody is there any more");
+        }
         remove_kept(&self.name);
+    }
+}
+
+/// A tap beside a stream.
+struct Ear {
+    tap: Tap,
+    /// The number of the next message; unknown until the first one.
+    next: Option<u64>,
+    heard: u64,
+    /// The last ids that were heard or read, by number: whoever comes second compares.
+    known: Vec<Option<MessageId>>,
+}
+
+impl Ear {
+    fn open(name: &str, direction: Direction) -> Ear {
+        let tap = Tap::open(name, direction).expect("a bus to listen to");
+        Ear { tap, next: None, heard: 0, known: vec![None; 4096] }
+    }
+
+    /// Hears up to so many messages; false if there was none.
+    fn listen(&mut self, most: usize) -> bool {
+        let mut buffer = [0; 1024];
+        for count in 0..most {
+            let message = match self.tap.try_read(&mut buffer) {
+                Ok(message) => message,
+                Err(Error::Empty) => return count > 0,
+                Err(error) => panic!("the tap: {error}"),
+            };
+            let seq = seq_of(&buffer[..message.len]).expect("a torn message heard");
+            let next = self.next.unwrap_or(seq - message.lost) + message.lost;
+            assert_eq!((seq, message.id.number), (next, next), "the next one to hear");
+            self.next = Some(next + 1);
+            self.heard += 1;
+            self.compare(message.id);
+        }
+        true
+    }
+
+    /// A message from behind a cut has the number of one that came after it, but another author.
+    fn compare(&mut self, id: MessageId) {
+        let at = id.number as usize % self.known.len();
+        if let Some(known) = self.known[at].filter(|known| known.number == id.number) {
+            assert_eq!(known, id, "heard, and read");
+        }
+        self.known[at] = Some(id);
+    }
+
+    /// Hears all there is, and says which one is the next.
+    fn hear_rest(&mut self) -> u64 {
+        for _ in 0..4 {
+            while self.listen(16) {}
+        }
+        self.next.unwrap_or(0)
     }
 }

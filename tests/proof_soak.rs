@@ -71,7 +71,8 @@ impl Soak {
             dice = mix(dice);
             let (page, spare) = (Page::new(), Page::new());
             let name = name.clone();
-            let worker = Worker { name, role, takeover: Takeover::Never, seed: dice, page };
+            let worker =
+                Worker { name, races: false, role, takeover: Takeover::Never, seed: dice, page };
             Side { role, pid: worker.start(), page, spare, stood: None, grown: [0; 2] }
         });
         Soak { name, dice, sides, ledger: Ledger::default(), began: Instant::now() }
@@ -113,7 +114,7 @@ impl Soak {
         side.spare.clear();
         let takeover = if is_fence { Takeover::Always } else { Takeover::Never };
         let (name, role, page) = (self.name.clone(), side.role, side.spare);
-        side.pid = Worker { name, role, takeover, seed: self.dice, page }.start();
+        side.pid = Worker { name, races: false, role, takeover, seed: self.dice, page }.start();
         (side.page, side.spare) = (side.spare, side.page);
         await_note(&self.sides, index, Note::FirstIn);
         if is_fence {
@@ -134,7 +135,7 @@ impl Soak {
         let reading = Reading::from(Note::Reading.get(old));
         let next = Note::NextIn.get(old).max(Note::FirstIn.get(old).saturating_sub(1));
         let begins = Note::FirstIn.get(side.page) - 1;
-        let (ahead, back) = if is_fence { (0, 0) } else { reading.slack() };
+        let (ahead, back) = if is_fence { (0, 0) } else { reading.slack(false) };
         let is_right = begins <= next + ahead && begins + back >= next;
         assert!(is_right, "{next} was next after {reading:?}, and {begins} was read first");
         ledger.taken_along += begins.saturating_sub(next);

@@ -102,7 +102,7 @@ impl Reader {
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_now(buffer) {
             Some(len) if self.is_left_alone() => Ok(len),
-            Some(len) => self.attend_waiting(len, buffer, self.lease.options.read_timeout),
+            Some(len) => self.read_rung(len, buffer, self.lease.options.read_timeout),
             None => self.read_waiting(buffer, self.lease.options.read_timeout),
         }
     }
@@ -114,7 +114,8 @@ impl Reader {
     #[inline(always)]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.read_now(buffer) {
-            Some(len) => self.hand_out(len),
+            Some(len) if self.is_left_alone() => Ok(len),
+            Some(len) => self.read_rung(len, buffer, Duration::ZERO),
             None if self.is_idle() => Err(Error::Empty),
             None => self.try_read_any(buffer),
         }
@@ -128,7 +129,7 @@ impl Reader {
     pub fn read_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
         match self.read_now(buffer) {
             Some(len) if self.is_left_alone() => Ok(len),
-            Some(len) => self.attend_waiting(len, buffer, timeout),
+            Some(len) => self.read_rung(len, buffer, timeout),
             None => self.read_waiting(buffer, timeout),
         }
     }
@@ -163,6 +164,11 @@ impl Reader {
         // here alone. Padding is written over, never read.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), expected) };
+        // It was consumed when it was shown; whoever was fenced since would be refused it now.
+        if self.scratch_id.take().is_some() {
+            bytes.copy_from_slice(&self.scratch);
+            return Ok(value);
+        }
         match self.try_read(bytes)? {
             len if len == expected => Ok(value),
             // The bus was made anew meanwhile, and another message was next.
@@ -301,27 +307,24 @@ impl Reader {
         self.hand_out(found.len)
     }
 
+    /// Somebody rang after a message was read. If that has to be taken back, the next one is looked
+    /// for as if it had never been there.
+    #[cold]
+    #[inline(never)]
+    fn read_rung(&mut self, len: usize, buffer: &mut [u8], timeout: Duration) -> Result<usize> {
+        match self.attend_read(len) {
+            Err(Error::Empty) if timeout.is_zero() => self.try_read_any(buffer),
+            Err(Error::Empty) => self.read_waiting(buffer, timeout),
+            done => done,
+        }
+    }
+
     /// Somebody rang after a message was read.
     #[doc(hidden)]
     #[cold]
     #[inline(never)]
     pub fn attend_read(&mut self, len: usize) -> Result<usize> {
         if self.attend()? { Ok(len) } else { Err(Error::Empty) }
-    }
-
-    /// The same for a call that waits: what lay behind the cut was never there, so it goes on.
-    #[cold]
-    #[inline(never)]
-    fn attend_waiting(
-        &mut self,
-        len: usize,
-        buffer: &mut [u8],
-        timeout: Duration,
-    ) -> Result<usize> {
-        match self.attend_read(len) {
-            Err(Error::Empty) => self.read_waiting(buffer, timeout),
-            done => done,
-        }
     }
 
     /// The same in a direction that is overwritten. A copy that was shown, and is read now, is this
@@ -337,12 +340,13 @@ impl Reader {
             self.scratch_id = None;
             return Ok(len);
         }
+        let before = self.ring.tally();
         let len = match self.ring.race(buffer) {
             Ok(Some(len)) => len,
             Ok(None) => return self.rest().and(Err(Error::Empty)),
             Err(error) => return self.stumble(error),
         };
-        self.hand_out(len)
+        self.hand_out(len).inspect_err(|_| self.ring.recount(before))
     }
 
     #[inline(never)]

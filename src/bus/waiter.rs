@@ -217,7 +217,7 @@ mod tests {
         let name = format!("unit-waiter-early-{}", std::process::id());
         let bus = Options::new(&name).role(Role::Master).open().unwrap();
         let lease = &bus.writer.lease;
-        let seat = lease.seat();
+        let seat = lease.seat().unwrap();
         let ring = seat.segment.ring(lease.role.peer().writes());
         let bed = Bed {
             bell: ring.data_bell(),

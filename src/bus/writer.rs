@@ -202,7 +202,7 @@ impl Writer {
         }
         match self.ring.try_write(message) {
             Ok(()) => self.look_up(message),
-            Err(error) => self.stumble(error),
+            Err(error) => self.stumble(error).and_then(|()| self.try_once(message)),
         }
     }
 
@@ -300,7 +300,7 @@ impl Writer {
         match self.ring.write_many(messages) {
             Ok(count) if self.is_left_alone() => Ok(count),
             Ok(count) => self.attend_many(&messages[..count]),
-            Err(error) => self.stumble(error),
+            Err(error) => self.stumble(error).and_then(|()| self.try_many_once(messages)),
         }
     }
 
@@ -382,7 +382,7 @@ impl Writer {
                 Ok(self.scratch.as_mut_ptr())
             }
             Ok(start) => Ok(start),
-            Err(error) => self.stumble(error),
+            Err(error) => self.stumble(error).and_then(|()| self.claim_once(len)),
         }
     }
 
@@ -442,9 +442,10 @@ impl Writer {
         Ok(())
     }
 
-    /// A full ring may be so because the segment was replaced; anything else is passed on.
+    /// A full ring may be so because the segment was replaced; anything else is passed on. `Ok` if it is
+    /// worth another try at once: one that is overwritten is full for no other reason.
     #[cold]
-    fn stumble<T>(&mut self, error: Error) -> Result<T> {
+    fn stumble(&mut self, error: Error) -> Result<()> {
         if let Error::Corrupt { .. } = error {
             self.is_special = true;
             self.lease.condemn(error.clone());
@@ -458,7 +459,11 @@ impl Writer {
                     return Err(trouble);
                 }
                 if rung & SEALED != 0 {
+                    let old = Arc::clone(&self.segment);
                     self.follow(self.lease.seat_after(&self.segment)?)?;
+                    if self.ring.is_racing() && !Arc::ptr_eq(&old, &self.segment) {
+                        return Ok(());
+                    }
                 }
             }
         }

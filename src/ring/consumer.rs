@@ -331,6 +331,25 @@ impl Consumer {
         self.last_epoch = last_epoch;
     }
 
+    /// How far this reader came, and what it lost on the way.
+    pub(crate) fn tally(&self) -> (u64, u64) {
+        (self.number, self.lost)
+    }
+
+    /// Counts anew what was lost since, when what was found was taken back and nothing handed out: only
+    /// what this reader passed over, which a jump to behind a cut has counted too high.
+    pub(crate) fn recount(&mut self, (number, lost): (u64, u64)) {
+        let passed = self.number.wrapping_sub(number);
+        let lost = lost.wrapping_add(if passed > u64::MAX / 2 { 0 } else { passed });
+        let excess = self.lost.wrapping_sub(lost);
+        if excess > 0 {
+            self.lost = lost;
+            let total = &self.ring.lines().consumer.lost;
+            // Relaxed: as in `follow`.
+            total.store(total.load(Ordering::Relaxed).wrapping_sub(excess), Ordering::Relaxed);
+        }
+    }
+
     /// Stands somewhere else: takes back what was read from behind a cut.
     pub(crate) fn rewind(&mut self, place: Place) {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);

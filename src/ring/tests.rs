@@ -11,7 +11,7 @@
 //! | `threads.rs` | two threads at one ring agree on every message |
 //! | `lies.rs` | a hostile peer gets errors and wrong messages, nothing else |
 //! | `regressions.rs` | what these and the model checker found |
-//! | `loom.rs` | every edge of the table in `ring.rs`, in every interleaving (`--cfg loom`) |
+//! | `loom.rs`, `loom/` | every edge of the table in `ring.rs`, in every interleaving (`--cfg loom`) |
 
 #[cfg(not(loom))]
 mod exhaustive;

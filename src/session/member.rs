@@ -513,12 +513,12 @@ impl Member {
         let Some(_moving) = self.moving.try_lock() else { return };
         let Some(mut seat) = self.seat().filter(is_doomed) else { return };
         match replace::try_move(&seat, &self.options, self.role) {
-            Ok(replace::Move::To(new)) => {
+            Ok(Some(new)) => {
                 let old = Arc::clone(&seat.segment);
                 self.sit_down(&mut seat, new);
                 self.call_halves(&old);
             }
-            Ok(replace::Move::NotYet) => {}
+            Ok(None) => {}
             Err(error) => self.note(&error),
         }
     }
@@ -545,7 +545,7 @@ impl Member {
         if !is_named {
             leave::bring_name_back(segment.facts());
         }
-        if self.is_nameless.swap(!is_named, Ordering::Relaxed) != !is_named {
+        if self.is_nameless.swap(!is_named, Ordering::Relaxed) == is_named {
             self.observe(true);
             // The halves look whether they still have anybody.
             self.call_halves(segment);
@@ -623,9 +623,13 @@ pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
 /// A role as its lines tell it.
 pub(crate) fn peer_from(lines: &RoleLines, state: PeerState, written: u64, read: u64) -> Peer {
     let calls = lines.progress.load(Ordering::Relaxed);
+    let pid = lines.pid.load(Ordering::Relaxed);
+    let namespaces = [lines.pid_ns.load(Ordering::Relaxed), process::pid_namespace()];
     Peer {
         state,
-        pid: lines.pid.load(Ordering::Relaxed),
+        pid,
+        // 0 where it could not be found out.
+        is_foreign: pid != 0 && !namespaces.contains(&0) && namespaces[0] != namespaces[1],
         epoch: lines.epoch.load(Ordering::Relaxed),
         beats: lines.beat.load(Ordering::Relaxed),
         progress: calls.wrapping_add(written).wrapping_add(read),

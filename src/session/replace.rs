@@ -188,10 +188,9 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
         ring.room_bell().set(SEALED_BIT);
     }
     hit("seal.rung")?;
-    // pairs SEAL: who takes a role meanwhile either sees the seal behind a fence of its own, or is
-    // seen below by what it said of itself before that fence.
+    // pairs SEAL: who takes a role meanwhile sees the seal behind a fence of its own, or is here.
     sync::fence(Ordering::SeqCst);
-    if is_barrier_needed(segment) && !barrier::global() {
+    if !barrier::global() {
         // Refused, by a filter or by a kernel whose cores are not to be disturbed. No processor
         // keeps a store to itself for as long as this.
         barrier::heavy();
@@ -203,13 +202,6 @@ pub(super) fn seal(segment: &Segment) -> Result<()> {
         futex::wake(ring.room_bell().0, i32::MAX);
     }
     Ok(())
-}
-
-/// Whether somebody looks for the seal only behind a compiler's fence.
-fn is_barrier_needed(segment: &Segment) -> bool {
-    // Relaxed: ordered by the fence before the call.
-    let lines = [Role::Master, Role::Slave].map(|role| segment.role(role));
-    lines.iter().any(|lines| lines.capabilities.load(Ordering::Relaxed) & REGISTERED != 0)
 }
 
 /// The cut of a sealed slot: the one chosen before, or ours. The caller holds the lock to which the
@@ -350,21 +342,14 @@ fn copy_role(from: &RoleLines, to: &RoleLines) {
     }
 }
 
-/// What one attempt to move came to.
-pub(super) enum Move {
-    /// The place that was kept.
-    To(Segment),
-    /// The bus still counts the old slot, or somebody is in the way for a moment.
-    NotYet,
-}
-
 /// Takes the place that is kept for the owner of a seat in the slot that counts now; never waits.
-pub(super) fn try_move(seat: &Seat, options: &Options, role: Role) -> Result<Move> {
+/// `None` if the bus still counts the old slot, or somebody is in the way for a moment.
+pub(super) fn try_move(seat: &Seat, options: &Options, role: Role) -> Result<Option<Segment>> {
     let old = &seat.segment;
     let turn = old.bus().turn();
     let Some(slot) = turn.slot() else { return Err(removed()) };
     if turn == old.turn() {
-        return Ok(Move::NotYet);
+        return Ok(None);
     }
     let Some(bus) = open_again(old.bus(), options)? else {
         return Err(Error::Lost { what: "it was replaced, and its name is gone", unread: 0 });
@@ -372,22 +357,26 @@ pub(super) fn try_move(seat: &Seat, options: &Options, role: Role) -> Result<Mov
     let byte = byte_of(slot, role);
     let is_ours = bus.try_lock(byte..byte + 1)?;
     hit("move.locked")?;
+    if !is_ours {
+        hit("move.refused")?;
+    }
     // The lock and the copy first, the look afterwards: a slot that is not used any more is neither
     // entered nor believed.
     let page = bus.look_at_page(slot)?;
     if bus.turn() != turn {
-        return Ok(Move::NotYet);
+        return Ok(None);
     }
     check_kept(&page.roles[usize::from(role == Role::Slave)], seat, role)?;
     if !is_ours {
-        return Ok(Move::NotYet);
+        return Ok(None);
     }
     let new = bus.map_slot(slot)?;
+    hit("move.checked")?;
     enroll(&new, role, seat.epoch, options);
     hit("move.enrolled")?;
     // pairs SEAL: as in `try_join`. A builder that is not seen afterwards finds this owner here.
     sync::fence(Ordering::SeqCst);
-    Ok(Move::To(new))
+    Ok(Some(new))
 }
 
 /// Whether a role is kept for the owner of a seat.
@@ -414,7 +403,7 @@ pub(super) fn move_over(seat: &Seat, options: &Options, role: Role) -> Result<Se
         let wait = |patience: Duration, tries: bool| -> Result<Option<Segment>> {
             let started = clock::Instant::now();
             while old.bus().turn() == seen && started.elapsed() < patience {
-                if let (true, Move::To(new)) = (tries, try_move(seat, options, role)?) {
+                if tries && let Some(new) = try_move(seat, options, role)? {
                     return Ok(Some(new));
                 }
                 clock::sleep(Duration::from_micros(50));

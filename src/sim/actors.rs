@@ -17,7 +17,8 @@ use super::scenario::{FRIEND, GROUP, OWNER, Part, Plan, Scenario};
 use super::sys::clock::sleep;
 use super::world::{Key, step, with};
 use crate::{
-    Batch, Cleanup, Direction, Endpoint, Error, Options, Overflow, PeerState, Role, Takeover,
+    Batch, Cleanup, Direction, Disconnect, Endpoint, Error, Options, Overflow, PeerState, Role,
+    Takeover,
 };
 
 pub(super) const NAME: &str = "bus";
@@ -67,6 +68,8 @@ pub(super) fn options(scenario: &Scenario, name: &str, role: Role) -> Options {
         .stale_after(Duration::from_millis(scenario.stale_ms))
         .read_timeout(short)
         .write_timeout(short)
+        .open_timeout(Duration::ZERO)
+        .on_disconnect(Disconnect::OnTimeout)
         .reconnect_interval(short)
         .reconnect_wait(short * 3)
         .cleanup(if scenario.keeps { Cleanup::Never } else { Cleanup::WhenRead })

@@ -18,6 +18,9 @@ use super::os_error;
 use super::shm::File;
 use crate::error::{Error, Result};
 
+/// How much is filled with pages in one call: a millisecond or so.
+const PIECE: usize = 4 << 20;
+
 /// A shared mapping of a file, unmapped when dropped. In a forked child it is nowhere, and whatever
 /// may lie at its address there is not ours: dropping it does nothing.
 pub(crate) struct Mapping {
@@ -58,7 +61,12 @@ impl Mapping {
 
     /// Touches every page, so that none faults later.
     pub(crate) fn prefault(&self) -> Result<()> {
-        self.advise(if self.writable { Advice::PopulateWrite } else { Advice::PopulateRead })
+        let advice = if self.writable { Advice::PopulateWrite } else { Advice::PopulateRead };
+        // In pieces: meanwhile no other thread of the process can map anything, hearts included.
+        let pieces = (0..self.len()).step_by(PIECE);
+        pieces
+            .map(|off| (off, PIECE.min(self.len() - off)))
+            .try_for_each(|(off, len)| self.repeat(|| self.raw.advise_range(advice, off, len)))
     }
 
     /// Keeps every page in memory.
@@ -76,8 +84,12 @@ impl Mapping {
     }
 
     fn advise(&self, advice: Advice) -> Result<()> {
+        self.repeat(|| self.raw.advise(advice))
+    }
+
+    fn repeat(&self, advise: impl Fn() -> io::Result<()>) -> Result<()> {
         loop {
-            match self.raw.advise(advice) {
+            match advise() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 told => return told.map_err(|error| io_error("madvise", &self.object, &error)),
             }

@@ -391,7 +391,7 @@ mod tests {
 
     use nix::sys::signal::{self, SigHandler, Signal};
 
-    use super::super::testing::{bare_child_agrees, child_agrees, give_number, std_file, unnamed};
+    use super::super::testing::{bare_child_agrees, child_agrees, give_number, unnamed};
     use super::*;
 
     const SHM: &str = "/dev/shm";

@@ -3,7 +3,9 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod ledger;
+pub mod listener;
 pub mod points;
+pub mod race;
 pub mod scene;
 pub mod stage;
 pub mod trace;

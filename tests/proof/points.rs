@@ -38,12 +38,12 @@ impl Tally {
     }
 
     /// One point, if the child came to it; else one that was missed.
-    fn count(&mut self, came: bool) -> usize {
+    pub fn count(&mut self, came: bool) -> usize {
         self.missed += usize::from(!came);
         usize::from(came)
     }
 
-    fn note(&mut self, place: &str, result: Result<Told, String>) {
+    pub fn note(&mut self, place: &str, result: Result<Told, String>) {
         match result {
             Ok(told) => {
                 let answer = match told {
@@ -194,7 +194,7 @@ impl Subject {
 }
 
 /// At most `most` of the numbers below `count`, from the first to the last.
-fn spread(count: usize, most: usize) -> Vec<usize> {
+pub fn spread(count: usize, most: usize) -> Vec<usize> {
     if count <= most {
         return (0..count).collect();
     }

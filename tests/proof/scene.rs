@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use eshm::{Batch, Endpoint, Options, Overflow, Result, Role, Takeover, Wait};
+use eshm::{Batch, Direction, Endpoint, Options, Overflow, Result, Role, Takeover, Wait};
 
 use super::ledger::{Answer, Page, message, seq_of};
 use super::trace::mark;
@@ -33,6 +33,8 @@ pub const SHORT: usize = 40;
 pub const LONG: usize = 300;
 /// Frames of each ring.
 pub const FRAMES: u64 = 64;
+/// More messages than a ring has frames.
+const LAP: [usize; 80] = [SHORT; 80];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -60,6 +62,22 @@ pub enum Op {
     ReleaseMany,
     Park,
     ParkWoken,
+    RaceWriteFirst,
+    RaceWrite,
+    RaceWriteReserved,
+    RaceWriteLong,
+    RaceWriteSkip,
+    RaceWriteMany,
+    RaceCommit,
+    RaceRead,
+    RaceReadLong,
+    RaceReadLapped,
+    RaceReadMany,
+    RacePeek,
+    RacePeekLapped,
+    RaceValue,
+    RaceLatest,
+    RaceLatestLapped,
     Create,
     Attach,
     Adopt,
@@ -100,6 +118,26 @@ pub const RING: [Op; 24] = [
     ParkWoken,
 ];
 
+/// The operations of a ring whose oldest messages make room.
+pub const RACES: [Op; 16] = [
+    RaceWriteFirst,
+    RaceWrite,
+    RaceWriteReserved,
+    RaceWriteLong,
+    RaceWriteSkip,
+    RaceWriteMany,
+    RaceCommit,
+    RaceRead,
+    RaceReadLong,
+    RaceReadLapped,
+    RaceReadMany,
+    RacePeek,
+    RacePeekLapped,
+    RaceValue,
+    RaceLatest,
+    RaceLatestLapped,
+];
+
 /// Those that make, take, replace and give up roles.
 pub const LONG_PATHS: [Op; 8] =
     [Create, Attach, Adopt, Fence, MoveWrite, MoveRead, Leave, LeaveLast];
@@ -107,6 +145,22 @@ pub const LONG_PATHS: [Op; 8] =
 impl Op {
     pub fn is_long(self) -> bool {
         LONG_PATHS.contains(&self)
+    }
+
+    /// Whether both directions are overwritten.
+    pub fn races(self) -> bool {
+        RACES.contains(&self)
+    }
+
+    /// Frames of each ring.
+    pub fn frames(self) -> u64 {
+        // So that a batch is longer than a lap, and yet short.
+        if matches!(self, RaceWriteMany | RaceLatestLapped) { 16 } else { FRAMES }
+    }
+
+    /// Whether a tap listens to what the child writes.
+    pub fn is_heard(self) -> bool {
+        !self.is_long() && !self.has_threads() && !self.writes().is_empty()
     }
 
     /// The roles that can perform it.
@@ -123,8 +177,12 @@ impl Op {
     pub fn writes(self) -> &'static [usize] {
         match self {
             Write | WriteBackground | WriteFirst | WriteGhost | WriteFull | WriteWakes
-            | WriteWaits | Commit | MoveWrite => &[SHORT],
-            WriteLong | WriteSkip | CommitLong => &[LONG],
+            | WriteWaits | Commit | MoveWrite | RaceWriteFirst | RaceWrite | RaceWriteReserved
+            | RaceCommit => &[SHORT],
+            WriteLong | WriteSkip | CommitLong | RaceWriteLong | RaceWriteSkip => &[LONG],
+            RaceWriteMany => {
+                &[SHORT, LONG, 24, SHORT, 100, SHORT, SHORT, 24, SHORT, LONG, SHORT, 24, SHORT]
+            }
             WriteMany => &[SHORT, LONG, 24, SHORT, 100, SHORT],
             _ => &[],
         }
@@ -133,10 +191,12 @@ impl Op {
     /// The lengths of the messages that its peer writes, for it to read.
     pub fn reads(self) -> &'static [usize] {
         match self {
-            Read | ReadBackground | ReadEpoch | ReadWakes | Release | ParkWoken | MoveRead => {
-                &[SHORT]
-            }
-            ReadLong | ReadSkip => &[LONG],
+            Read | ReadBackground | ReadEpoch | ReadWakes | Release | ParkWoken | MoveRead
+            | RaceRead | RacePeek => &[SHORT],
+            ReadLong | ReadSkip | RaceReadLong => &[LONG],
+            RaceLatest => &[SHORT, LONG, SHORT],
+            RaceReadLapped | RaceReadMany | RacePeekLapped | RaceValue => &LAP,
+            RaceLatestLapped => &LAP[..20],
             ReadMany | ReleaseMany => &[SHORT, LONG, 24, SHORT],
             _ => &[],
         }
@@ -149,7 +209,16 @@ impl Op {
 
     /// Whether a message that it is shown may be shown again.
     pub fn is_at_least_once(self) -> bool {
-        matches!(self, Release | ReleaseMany)
+        matches!(self, Release | ReleaseMany | RacePeek | RacePeekLapped)
+    }
+
+    /// Messages that it consumes at most.
+    pub fn takes(self) -> u64 {
+        match self {
+            RaceLatest | RaceLatestLapped => self.reads().len() as u64,
+            RaceReadMany => 4,
+            _ => self.reads().len().min(1) as u64,
+        }
     }
 
     /// Whether breakpoints would be met by a second thread.
@@ -175,9 +244,12 @@ impl Scene {
     /// Endpoints of a proof have one thread, and do nothing by the clock.
     pub fn options(&self, role: Role) -> Options {
         let mut options = Options::new(&self.name);
-        options.role(role).background(false).frames(FRAMES).frame_size(64);
-        options.overflow(Overflow::Refuse).wait(Wait::Park);
-        options.on_disconnect(eshm::Disconnect::Never);
+        options.role(role).background(false).frames(self.op.frames()).frame_size(64);
+        let races = self.op.races();
+        options.overflow(if races { Overflow::Overwrite } else { Overflow::Refuse });
+        options.wait(Wait::Park);
+        options.on_disconnect(eshm::Disconnect::Never).open_timeout(Duration::ZERO);
+        options.write_timeout(Duration::from_secs(1));
         let beat = if self.op.is_long() { 5 } else { 1000 };
         options.beat_interval(Duration::from_millis(beat));
         options.stale_after(Duration::from_millis(beat * 4));
@@ -256,13 +328,20 @@ impl Scene {
                 write(endpoint, 4 + FRAMES + 2, LONG).unwrap();
                 (0..55).for_each(|_| write(endpoint, 0, SHORT).unwrap());
             }
-            WriteFirst => {}
+            WriteFirst | RaceWriteFirst => {}
             _ => (0..2).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
         }
         mark();
         self.read_some(endpoint, 1 + self.op.fillers());
         match self.op {
             WriteGhost => (0..4).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
+            // Nobody reads these. The next one needs a reservation; or has one.
+            RaceWrite | RaceWriteLong => (0..80).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
+            RaceWriteReserved | RaceCommit => {
+                (0..77).for_each(|_| write(endpoint, 0, SHORT).unwrap());
+            }
+            // Two frames before the end of the ring.
+            RaceWriteSkip => (0..55).for_each(|_| write(endpoint, 0, SHORT).unwrap()),
             WriteFull | WriteWaits => while write(endpoint, 0, SHORT).is_ok() {},
             _ => {}
         }
@@ -292,10 +371,10 @@ impl Scene {
             WriteWaits => {
                 Box::new(move |bus| bus_of(bus).write_timeout(&messages[0], second).map(|()| 1))
             }
-            WriteMany => {
+            WriteMany | RaceWriteMany => {
                 Box::new(move |bus| bus_of(bus).try_write_many(&messages).map(|n| n as u64))
             }
-            Commit | CommitLong => Box::new(move |bus| {
+            Commit | CommitLong | RaceCommit => Box::new(move |bus| {
                 let mut claim = bus_of(bus).try_claim(messages[0].len())?;
                 claim.copy_from_slice(&messages[0]);
                 claim.commit().map(|()| 1)
@@ -313,21 +392,27 @@ impl Scene {
                 bus_of(bus).read_timeout(&mut buffer, Duration::from_millis(2)).map(|_| 1)
             }),
             Read | ReadBackground | ReadLong | ReadSkip | ReadEpoch | ReadWakes | ParkWoken
-            | MoveRead => Box::new(move |bus| {
+            | MoveRead | RaceRead | RaceReadLong | RaceReadLapped => Box::new(move |bus| {
                 let len = bus_of(bus).read_timeout(&mut buffer, second)?;
                 page.hand(seq(&buffer[..len]));
                 Ok(1)
             }),
-            ReadMany => Box::new(move |bus| {
+            ReadMany | RaceReadMany => Box::new(move |bus| {
                 let count = bus_of(bus).try_read_many(&mut batch)?;
                 batch.iter().for_each(|(_, bytes)| page.hand(seq(bytes)));
                 Ok(count as u64)
             }),
-            Release => Box::new(move |bus| {
+            Release | RacePeek | RacePeekLapped => Box::new(move |bus| {
                 let peek = bus_of(bus).peek()?;
                 page.show(seq(&peek));
                 peek.release().map(|()| 1)
             }),
+            RaceValue => Box::new(move |bus| {
+                let value: [u64; SHORT / 8] = bus_of(bus).try_read_value()?;
+                page.hand(seq(bytemuck::bytes_of(&value)));
+                Ok(1)
+            }),
+            RaceLatest | RaceLatestLapped => Box::new(move |bus| bus_of(bus).skip_to_latest()),
             ReleaseMany => Box::new(move |bus| {
                 let peek = bus_of(bus).try_peek_many(&mut batch)?;
                 peek.iter().for_each(|(_, bytes)| page.show(seq(bytes)));
@@ -354,6 +439,11 @@ impl Scene {
         self.page.tell(Answer::Read, &read.map(|_| 1));
         self.page.tell(Answer::Leave, &endpoint.leave().map(|()| 0));
     }
+}
+
+/// What this role writes.
+pub fn direction_of(role: Role) -> Direction {
+    if role == Role::Master { Direction::MasterToSlave } else { Direction::SlaveToMaster }
 }
 
 fn bus_of(bus: &mut Option<Endpoint>) -> &mut Endpoint {

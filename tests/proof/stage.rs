@@ -9,6 +9,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
 use super::ledger::{Answer, Fate, Page, Stream, Told, message, seq_of};
+use super::race::{Ear, Reckoning, drain};
 use super::scene::{ACT, AFTER, Op, PROBE, SHORT, Scene, TORN};
 use super::trace::{Stop, Traced};
 use super::{be_patient, leftovers};
@@ -35,6 +36,10 @@ pub struct Stage {
     /// Read by those who went on, apart from what the child read.
     after: Vec<u64>,
     has_idled: bool,
+    /// Listens to what the child writes.
+    ear: Option<Ear>,
+    /// What the first successor found committed.
+    committed: Option<u64>,
     /// Whether a frozen child goes on before anybody else has noticed that it was replaced; then the
     /// others look at messages before they consume them.
     pub is_hasty: bool,
@@ -72,10 +77,13 @@ impl Stage {
             back: Stream::default(),
             after: Vec::new(),
             has_idled: false,
+            ear: None,
+            committed: None,
             is_hasty: false,
             before: [0; 2],
         };
         stage.open_bus();
+        stage.ear = stage.scene.op.is_heard().then(|| Ear::open(&stage.scene));
         let scene = stage.scene.clone();
         let mut child = Traced::spawn(move || scene.play());
         child.run_to_mark(None);
@@ -149,7 +157,7 @@ impl Stage {
         }
         let Some(peer) = &mut self.peer else { return };
         if !self.scene.op.opens() && !matches!(self.scene.op, Op::Leave | Op::LeaveLast) {
-            drain(peer, &mut self.out.got, self.is_hasty);
+            drain(peer, &mut self.out.got, &mut self.out.numbers, self.is_hasty);
         }
         for seq in 0..self.scene.op.fillers() as u64 {
             peer.try_write(&message(3 + seq, SHORT, 0)).expect("room");
@@ -268,6 +276,7 @@ impl Stage {
         if cut == Cut::Killed {
             self.child.take().expect("still there").kill();
         }
+        self.listen(false);
         let must_fence = cut == Cut::Frozen || self.scene.op == Op::Fence;
         if cut == Cut::Spared {
             self.let_finish()?;
@@ -279,15 +288,18 @@ impl Stage {
             drop(self.succeed(takeover)?);
         }
         let mut successor = self.succeed(takeover)?;
+        self.listen(false);
         if self.is_hasty {
             self.let_finish()?;
         }
+        self.listen(true);
         let from = if cut == Cut::Spared { FINAL } else { AFTER };
         self.exchange(&mut successor, from)?;
         if cut == Cut::Frozen {
             if !self.is_hasty {
                 self.let_finish()?;
             }
+            self.listen(true);
             if self.scene.op.is_long() {
                 drop(successor);
                 successor = self.succeed(Takeover::Always)?;
@@ -296,6 +308,13 @@ impl Stage {
         }
         let told = self.scene.page.told(Answer::Act);
         self.settle(cut, &told)?;
+        if self.scene.op.races() {
+            self.settle_races(cut, &told, &successor)?;
+        }
+        if let Some(ear) = self.ear.take() {
+            let next = successor.last_committed().map_or(0, |id| id.number + 1);
+            ear.check(&self.out, next)?;
+        }
         self.close(successor)?;
         Ok(told)
     }
@@ -314,6 +333,13 @@ impl Stage {
         match removed {
             Ok(()) | Err(Error::NotFound { .. }) if left_over.is_empty() => Ok(()),
             other => Err(format!("removed by force: {other:?}, {left_over:?}")),
+        }
+    }
+
+    /// The tap listens. It does so at once, or only when all is over, so that it must catch up.
+    fn listen(&mut self, is_over: bool) {
+        if let Some(ear) = self.ear.as_mut().filter(|_| is_over || !self.is_hasty) {
+            ear.listen();
         }
     }
 
@@ -374,22 +400,30 @@ impl Stage {
     fn exchange(&mut self, successor: &mut Endpoint, from: u64) -> Result<(), String> {
         let failed = |what: &'static str| move |error: Error| format!("{what}: {error}");
         let committed = successor.last_committed().map_or(0, |id| id.number + 1);
-        drain(successor, &mut self.after, self.is_hasty);
+        self.committed.get_or_insert(committed);
+        drain(successor, &mut self.after, &mut self.back.numbers, self.is_hasty);
         if self.sleeper.is_some() {
             successor
                 .try_write(&message(from, SHORT, 0))
                 .map_err(failed("the successor writes"))?;
             self.wake_up();
         } else {
-            drain(self.peer.as_mut().expect("there"), &mut self.out.got, self.is_hasty);
+            drain(
+                self.peer.as_mut().expect("there"),
+                &mut self.out.got,
+                &mut self.out.numbers,
+                self.is_hasty,
+            );
             successor
                 .try_write(&message(from, SHORT, 0))
                 .map_err(failed("the successor writes"))?;
         }
         self.out.send(from, Fate::Sent);
         let peer = self.peer.as_mut().expect("there");
-        drain(peer, &mut self.out.got, self.is_hasty);
-        let delivered = self.out.delivered_below(from);
+        drain(peer, &mut self.out.got, &mut self.out.numbers, self.is_hasty);
+        let races = self.scene.op.races();
+        // What is missing is reckoned up at the end; here they must have come to the last one.
+        let delivered = if races { committed } else { self.out.delivered_below(from) };
         if delivered != committed && self.scene.op != Op::LeaveLast {
             return Err(format!("{committed} messages committed, {delivered} delivered"));
         }
@@ -401,15 +435,23 @@ impl Stage {
             .try_write(&message(from + 1, SHORT, 0))
             .map_err(failed("the successor writes"))?;
         self.out.send(from + 1, Fate::Sent);
-        drain(peer, &mut self.out.got, self.is_hasty);
+        drain(peer, &mut self.out.got, &mut self.out.numbers, self.is_hasty);
         for seq in from..from + 2 {
             let bytes = message(seq, SHORT, 0);
             // Full may have been said of the old segment; the next try is made in the new one.
-            let written = peer.try_write(&bytes).or_else(|_| peer.try_write(&bytes));
+            let mut written = peer.try_write(&bytes);
+            if written.is_err() && !races {
+                written = peer.try_write(&bytes);
+            }
             written.map_err(failed("the peer writes"))?;
             self.back.send(seq, Fate::Sent);
         }
-        drain(successor, &mut self.after, self.is_hasty);
+        drain(successor, &mut self.after, &mut self.back.numbers, self.is_hasty);
+        let peer = self.peer.as_ref().expect("there");
+        let (read, written) = (successor.last_id(), peer.last_committed());
+        if read.map(|id| id.number) != written.map(|id| id.number) && self.scene.op.races() {
+            return Err(format!("{read:?} was read last, of {written:?}"));
+        }
         Ok(())
     }
 
@@ -422,6 +464,13 @@ impl Stage {
             Told::Ok(count) => *count as usize,
             _ => 0,
         };
+        if op.races() && *told == Told::Nothing {
+            // Numbers tell which ones were committed.
+            let before = self.out.sent.iter().filter(|(seq, _)| *seq < ACT).count() as u64;
+            let count = self.committed.expect("found").saturating_sub(before) as usize;
+            self.out.settle(&acts[..count.min(acts.len())], Fate::Sent);
+            self.out.settle(&acts[count.min(acts.len())..], Fate::Refused);
+        }
         if *told != Told::Nothing {
             self.out.settle(&acts[..count.min(acts.len())], Fate::Sent);
             self.out.settle(&acts[count.min(acts.len())..], Fate::Refused);
@@ -438,6 +487,9 @@ impl Stage {
         {
             return Err(format!("the child was told: {why}"));
         }
+        if *told == Told::Wait && op.races() {
+            return Err("there was nothing to wait for".into());
+        }
         if op == Op::LeaveLast {
             return self.settle_last();
         }
@@ -446,8 +498,42 @@ impl Stage {
         if has_endpoint && after != [Told::Fenced, Told::Fenced] {
             return Err(format!("the replaced child was told {told:?} and then {after:?}"));
         }
-        self.out.check("out")?;
-        self.back.check("back")
+        self.out.check("out", op.races())?;
+        self.back.check("back", op.races())
+    }
+
+    /// What was overwritten is counted, and everything else is there.
+    fn settle_races(&self, cut: Cut, told: &Told, last: &Endpoint) -> Result<(), String> {
+        let op = self.scene.op;
+        let stats = last.stats();
+        let (out, back) = match self.scene.role {
+            Role::Master => (stats.master_to_slave, stats.slave_to_master),
+            _ => (stats.slave_to_master, stats.master_to_slave),
+        };
+        let peer = self.peer.as_ref().expect("there");
+        if peer.lost() != out.lost {
+            return Err(format!("the peer lost {}, and all {}", peer.lost(), out.lost));
+        }
+        let taken = match (op, told) {
+            // Those that were lost are passed over too.
+            (Op::RaceLatest | Op::RaceLatestLapped, Told::Ok(count)) => {
+                [count.saturating_sub(back.lost); 2]
+            }
+            (_, Told::Nothing) if cut == Cut::Killed => [0, op.takes()],
+            _ => [0; 2],
+        };
+        let is_untold = *told == Told::Nothing || *told == Told::Fenced;
+        let may_count_twice = is_untold && op.takes() > 0;
+        let ours = Reckoning {
+            op,
+            lost: out.lost,
+            taken: [0; 2],
+            may_count_twice: false,
+            stream: &self.out,
+        };
+        ours.check("out")?;
+        let theirs = Reckoning { op, lost: back.lost, taken, may_count_twice, stream: &self.back };
+        theirs.check("back")
     }
 
     /// Who read what: first the child, then those after it.
@@ -459,13 +545,15 @@ impl Stage {
         if op.is_at_least_once() {
             let is_known = |seq: &&u64| !self.after.contains(seq);
             match told {
-                // Consumed: shown again it would be there twice.
+                // Consumed: shown again it would be there twice. (Where messages are overwritten, it was
+                // consumed when it was shown.)
                 Told::Ok(_) => self.back.got.extend(&shown[..count.min(shown.len())]),
                 // Whether it was consumed is not known; if nobody else saw it, it was.
                 Told::Nothing => self.back.got.extend(shown.iter().filter(is_known)),
                 _ => {}
             }
-        } else if *told == Told::Nothing {
+        }
+        if *told == Told::Nothing && (op.races() || !op.is_at_least_once()) {
             self.back.may_miss = (ACT..).take(op.reads().len()).collect();
         }
         self.back.got.extend(&self.after);
@@ -479,7 +567,7 @@ impl Stage {
             if !comes_back {
                 stream.sent.retain(|(seq, _)| *seq >= ACT || known.contains(seq));
             }
-            stream.check("left")?;
+            stream.check("left", false)?;
         }
         Ok(())
     }
@@ -508,23 +596,4 @@ fn read_one(endpoint: &mut Endpoint, got: &mut Vec<u64>) {
     let mut buffer = [0; 1024];
     let len = endpoint.try_read(&mut buffer).expect("a message");
     got.push(seq_of(&buffer[..len]).unwrap_or(TORN));
-}
-
-/// Reads all there is.
-fn drain(endpoint: &mut Endpoint, got: &mut Vec<u64>, looks_first: bool) {
-    let mut buffer = [0; 1024];
-    let mut next = || -> eshm::Result<u64> {
-        if !looks_first {
-            let len = endpoint.try_read(&mut buffer)?;
-            return Ok(seq_of(&buffer[..len]).unwrap_or(TORN));
-        }
-        let peek = endpoint.try_peek()?;
-        let seq = seq_of(&peek).unwrap_or(TORN);
-        peek.release()?;
-        Ok(seq)
-    };
-    // Any error ends it: what is lost by it is found in the books.
-    while let Ok(seq) = next() {
-        got.push(seq);
-    }
 }

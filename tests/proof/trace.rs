@@ -250,6 +250,11 @@ impl Path {
         self
     }
 
+    /// Where each instruction of the code was met for the first time, but for the last.
+    pub fn firsts(&self) -> Vec<usize> {
+        self.anchors.iter().copied().filter(|at| at + 1 < self.pcs.len()).collect()
+    }
+
     /// The last instruction up to `k` that was met for the first time.
     fn anchor(&self, k: usize) -> usize {
         self.anchors[self.anchors.partition_point(|&at| at <= k) - 1]

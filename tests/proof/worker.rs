@@ -3,12 +3,13 @@
 //! Messages are numbered without gaps, and a message's number is that of the bus itself: a successor
 //! asks for the last committed one and goes on behind it. So a reader needs nothing but the next
 //! number to see whether anything was lost, doubled, torn or reordered. What a worker was told and
-//! what it handed out it notes in a page that survives it.
+//! what it handed out it notes in a page that survives it. Where messages are overwritten, each one is
+//! the next but for those that were counted as lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use eshm::{Batch, Disconnect, Endpoint, Error, Options, Role, Takeover};
+use eshm::{Batch, Disconnect, Endpoint, Error, Options, Overflow, Role, Takeover};
 use nix::unistd::{ForkResult, Pid, fork};
 
 use super::ledger::{HEAD_LEN, Page, message, mix, seq_of};
@@ -27,7 +28,7 @@ pub enum Note {
     FirstOut,
     /// Behind the last message that it was told is in the ring.
     NextOut,
-    /// One more than the number of the first message it read.
+    /// One more than the number of the first message it read, or counted as lost.
     FirstIn,
     /// Behind the last message that it handed out.
     NextIn,
@@ -70,8 +71,10 @@ impl Reading {
 
     /// How far behind the last one handed out the next one may be, if its reader was killed; and how
     /// far before.
-    pub fn slack(self) -> (u64, u64) {
+    pub fn slack(self, races: bool) -> (u64, u64) {
         match self {
+            // What is overwritten cannot be asked to stay: a peek consumes it.
+            Reading::Release if races => (1, 0),
             Reading::Read => (1, 0),
             Reading::ReadMany => (BATCH as u64, 0),
             Reading::Release => (0, 1),
@@ -83,11 +86,21 @@ impl Reading {
 pub fn options(name: &str, role: Role) -> Options {
     let mut options = Options::new(name);
     options.role(role).frames(FRAMES).frame_size(64).on_disconnect(Disconnect::Never);
+    options.open_timeout(Duration::ZERO).write_timeout(Duration::from_secs(1));
+    options
+}
+
+/// The same where the oldest messages make room, if `races`.
+pub fn racing_options(name: &str, role: Role, races: bool) -> Options {
+    let mut options = options(name, role);
+    options.overflow(if races { Overflow::Overwrite } else { Overflow::Refuse });
     options
 }
 
 pub struct Worker {
     pub name: String,
+    /// Whether both directions are overwritten.
+    pub races: bool,
     pub role: Role,
     pub takeover: Takeover,
     pub seed: u64,
@@ -126,7 +139,7 @@ impl Worker {
     }
 
     fn run(&self) -> Result<(), String> {
-        let mut options = options(&self.name, self.role);
+        let mut options = racing_options(&self.name, self.role, self.races);
         options.takeover(self.takeover);
         let mut bus = insist(&options)?;
         let mut stream = Stream {
@@ -134,6 +147,9 @@ impl Worker {
             dice: self.seed,
             next_out: bus.last_committed().map_or(0, |id| id.number + 1),
             next_in: None,
+            came: Vec::new(),
+            lost: 0,
+            races: self.races,
             reading: Reading::from(self.seed),
             batch: Batch::with_capacity(BATCH * 600, BATCH),
         };
@@ -237,6 +253,11 @@ pub struct Stream {
     next_out: u64,
     /// Unknown until the first message came.
     next_in: Option<u64>,
+    /// The numbers that one call brought.
+    came: Vec<u64>,
+    /// What the bus had counted as lost before.
+    lost: u64,
+    races: bool,
     reading: Reading,
     batch: Batch,
 }
@@ -275,11 +296,13 @@ impl Stream {
     }
 
     fn read(&mut self, bus: &mut Endpoint) -> Result<(), Fault> {
+        self.came.clear();
         match self.reading {
             Reading::Read => {
                 let mut buffer = [0; 1024];
                 let len = bus.try_read(&mut buffer)?;
                 self.take(&buffer[..len])?;
+                self.place(bus)?;
                 self.hand();
             }
             Reading::ReadMany => {
@@ -289,16 +312,26 @@ impl Stream {
                 self.batch = batch;
                 done?;
                 taken?;
+                self.place(bus)?;
                 self.hand();
             }
             Reading::Release => {
                 let peek = bus.try_peek()?;
                 self.take(&peek)?;
+                if self.races {
+                    peek.release()?;
+                    self.place(bus)?;
+                    self.hand();
+                    return Ok(());
+                }
+                // Handed out before it is released.
+                let before = self.next_in;
+                self.place_at(0)?;
                 self.hand();
                 if let Err(error) = peek.release() {
                     // It is shown again, by a successor.
-                    if let Some(next) = self.next_in {
-                        Note::NextIn.set(self.page, next - 1);
+                    if let Some(next) = before.or(self.next_in.map(|next| next - 1)) {
+                        Note::NextIn.set(self.page, next);
                     }
                     return Err(error.into());
                 }
@@ -307,19 +340,35 @@ impl Stream {
         Ok(())
     }
 
-    /// Looks at a message: whole, and the next one.
+    /// Looks at a message: is it whole?
     fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let Some(seq) = seq_of(bytes) else { return Err(Fault::Other("a torn message".into())) };
-        match self.next_in {
-            None => {
-                Note::FirstIn.set(self.page, seq + 1);
-            }
-            Some(next) if next != seq => {
-                return Err(Fault::Other(format!("message {seq} came instead of {next}")));
-            }
-            Some(_) => {}
+        self.came.push(seq);
+        Ok(())
+    }
+
+    /// Whether what came is what had to come next, but for what was lost since.
+    fn place(&mut self, bus: &Endpoint) -> Result<(), Fault> {
+        if self.came.is_empty() {
+            return Ok(());
         }
-        self.next_in = Some(seq + 1);
+        let lost = bus.lost() - std::mem::replace(&mut self.lost, bus.lost());
+        self.place_at(lost)
+    }
+
+    fn place_at(&mut self, lost: u64) -> Result<(), Fault> {
+        let is_ordered = self.came.windows(2).all(|pair| pair[0] < pair[1]);
+        let Some(end) = self.came.last().map(|last| last + 1) else { return Ok(()) };
+        let first = end.checked_sub(lost + self.came.len() as u64);
+        let is_next = self.next_in.is_none_or(|next| Some(next) == first);
+        let Some(first) = first.filter(|_| is_ordered && is_next) else {
+            let (came, next) = (&self.came, self.next_in);
+            return Err(Fault::Other(format!("{came:?} came after {next:?}, and {lost} lost")));
+        };
+        if self.next_in.is_none() {
+            Note::FirstIn.set(self.page, first + 1);
+        }
+        self.next_in = Some(end);
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 #![allow(dead_code, missing_docs, unused_imports, unused_macros)]
 
 pub mod child;
+pub mod confined;
 pub mod files;
 pub mod servant;
 pub mod step;
@@ -36,6 +37,7 @@ macro_rules! children {
         extern "C" fn play_part() {
             const PARTS: &[(&str, fn(&mut $crate::support::Talk))] = &[
                 ("servant", $crate::support::servant::serve),
+                ("user", $crate::support::confined::serve_as),
                 $(($name, $part)),*
             ];
             $crate::support::child::play(PARTS);
@@ -113,7 +115,7 @@ impl Bus {
         if role == Role::Master {
             options.frames(1024);
         }
-        options.read_timeout(PATIENCE).write_timeout(PATIENCE);
+        options.read_timeout(PATIENCE).write_timeout(PATIENCE).open_timeout(Duration::ZERO);
         options
     }
 
@@ -174,7 +176,9 @@ impl Drop for Bus {
             is_dead(found.stats.master) || is_dead(found.stats.slave) || found.unread != [0, 0]
         });
         if kept && left.len() == 1 {
-            eshm::remove_in(&self.directory, &self.name, false).expect("nobody is there any more");
+            let removed = eshm::remove_in(&self.directory, &self.name, false);
+            let is_fine = removed.is_ok() || self.may_leave || std::thread::panicking();
+            assert!(is_fine, "somebody is there: {removed:?}");
         }
         for path in self.files() {
             let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(path));
@@ -233,6 +237,26 @@ pub fn drain(endpoint: &mut Endpoint) -> Vec<u64> {
             Err(Error::Empty) => return numbers,
             Err(error) => panic!("after {numbers:?}: {error}"),
         }
+    }
+}
+
+/// The longest time without a beat of the watcher's peer until a child answers; and the answer.
+#[track_caller]
+pub fn longest_gap(watcher: &Endpoint, child: &mut Child) -> (Duration, String) {
+    let (mut beats, mut since) = (watcher.peer().beats, Instant::now());
+    let (mut longest, started) = (Duration::ZERO, since);
+    loop {
+        let answer = child.hear_within(Duration::ZERO);
+        let now = watcher.peer().beats;
+        longest = longest.max(since.elapsed());
+        if now != beats {
+            (beats, since) = (now, Instant::now());
+        }
+        if let Some(answer) = answer {
+            return (longest, answer);
+        }
+        assert!(started.elapsed() < PATIENCE, "the child does not answer");
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 

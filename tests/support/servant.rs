@@ -61,7 +61,7 @@ impl std::ops::DerefMut for Servant {
 /// Options out of words such as `role=master stale=50`.
 pub fn options(name: &str, words: &[&str]) -> Options {
     let mut options = Options::new(name);
-    options.read_timeout(PATIENCE).write_timeout(PATIENCE);
+    options.read_timeout(PATIENCE).write_timeout(PATIENCE).open_timeout(Duration::ZERO);
     if words.contains(&"role=master") {
         options.frames(1024);
     }
@@ -97,6 +97,8 @@ pub fn options(name: &str, words: &[&str]) -> Options {
                 _ => Disconnect::OnTimeout,
             }),
             "guard" => options.guard_sigbus(true),
+            "prefault" => options.prefault(true),
+            "trust" => options.trust_user(number() as u32),
             _ => panic!("no such option: {key}"),
         };
     }

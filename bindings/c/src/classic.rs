@@ -107,6 +107,7 @@ fn init(config: &ESHMConfig, name: &str) -> Result<*mut ESHMHandle, Fault> {
     };
     let mut options = options_named(name, None);
     options
+        .open_timeout(Duration::ZERO)
         .on_disconnect(search.behaviour)
         .stale_after(stale_after)
         .reconnect_wait(search.wait)

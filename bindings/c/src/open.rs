@@ -119,6 +119,7 @@ fn behave(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
     options
         .role(types::role(asked.role)?)
         .takeover(types::takeover(asked.takeover)?)
+        .open_timeout(Duration::ZERO)
         .on_disconnect(types::disconnect(asked.disconnect_behavior)?)
         .wait(types::wait(asked.wait)?)
         .beat_interval(Duration::from_micros(beat.into()))

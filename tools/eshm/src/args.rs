@@ -7,6 +7,7 @@ use crate::commands::{
     bench, complete, demo, doctor, echo, gc, ls, man, ping, recv, rm, send, stat, tap, top,
 };
 use crate::exit::Outcome;
+use crate::open::Place;
 
 /// Message buses between two processes, in shared memory
 ///
@@ -17,6 +18,9 @@ use crate::exit::Outcome;
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
+    /// Where the segments are; each command has it as well, and reads it there.
+    #[command(flatten)]
+    _place: Place,
     /// Say what is going on, on stderr; twice for more
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Global")]
     pub verbose: u8,
@@ -52,7 +56,7 @@ pub enum Command {
     Bench(bench::Args),
     /// Remove segments by name
     Rm(rm::Args),
-    /// Remove all segments that nobody holds
+    /// Remove what nobody holds and in which nothing is unread
     Gc(gc::Args),
     /// Look for what stands in the way on this machine, each finding with its remedy
     Doctor(doctor::Args),
@@ -117,5 +121,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_directory_may_stand_before_the_command_and_behind_it() {
+        for args in [["eshm", "--dir", "/x", "ls"], ["eshm", "ls", "--dir", "/x"]] {
+            let Ok(Args { command: Command::Ls(ls), .. }) = Args::try_parse_from(args) else {
+                panic!("{args:?} is refused")
+            };
+            assert_eq!(ls.place.dir.to_str(), Some("/x"), "{args:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The numbers are a promise (`docs/cli.md`); scripts branch on them. Add, never change.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -84,7 +85,11 @@ impl Failure {
         match self {
             Failure::ClosedPipe => ExitCode::from(CLOSED_PIPE),
             Failure::Signal(signal) => {
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
+                // The first process of a container is spared the default action, so that it cannot
+                // end by the signal itself; the call below would abort there.
+                if std::process::id() != 1 {
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
                 ExitCode::from(128 + u8::try_from(signal).unwrap_or(0))
             }
             Failure::Told { code, text, remedy } => {
@@ -133,8 +138,8 @@ impl From<io::Error> for Failure {
 }
 
 /// The exit code of an error of the library, and the advice that goes with it.
-fn meaning(error: &Error) -> (u8, &'static str) {
-    match error {
+fn meaning(error: &Error) -> (u8, Cow<'static, str>) {
+    let (code, remedy) = match error {
         Error::Full | Error::Empty | Error::Timeout => {
             (TIMEOUT, "a longer --timeout, or look at both sides with: eshm ls")
         }
@@ -159,10 +164,39 @@ fn meaning(error: &Error) -> (u8, &'static str) {
         Error::Foreign { .. } => (UNUSABLE, "another name; this file belongs to somebody else"),
         Error::Layout { .. } => (UNUSABLE, "the same version of eshm on both sides"),
         Error::Corrupt { .. } => (UNUSABLE, "stop both sides, then: eshm rm NAME"),
-        Error::Access { .. } => {
-            (UNUSABLE, "run as the user who made the segment; see: ls -l /dev/shm")
-        }
-        Error::Os { .. } => (SYSTEM, "eshm doctor looks at what the system allows"),
+        Error::Access { why, .. } => return (UNUSABLE, access(why)),
+        Error::Os { errno, .. } => (SYSTEM, system(*errno)),
         _ => (USAGE, ""),
+    };
+    (code, remedy.into())
+}
+
+/// What to do about a file that may not be used, by what the library says of it.
+fn access(why: &str) -> Cow<'static, str> {
+    if let Some(owner) = why.strip_prefix("it belongs to user ") {
+        let name = owner.split([' ', ',']).next().unwrap_or_default();
+        return format!("if that user may be trusted: --trust {name}").into();
+    }
+    let remedy = if why.starts_with("permission denied in") {
+        "another --dir, or let this user into that directory (chmod, a group)"
+    } else if why.starts_with("permission denied") {
+        "run as that user, or make the segment with --mode 660 for a group that has both"
+    } else if why.starts_with("others may use it") {
+        "leave --mode away to take the segment as it is"
+    } else {
+        "eshm ls and ls -l show what is there"
+    };
+    remedy.into()
+}
+
+/// What to do when the system refuses.
+fn system(errno: i32) -> &'static str {
+    use nix::errno::Errno;
+    match Errno::from_raw(errno) {
+        Errno::ENOSPC => {
+            "fewer --frames, or more room: eshm gc, or mount -o remount,size=1G on that directory"
+        }
+        Errno::EFBIG => "fewer --frames, or a higher limit: ulimit -f",
+        _ => "eshm doctor looks at what the system allows",
     }
 }

@@ -3,7 +3,8 @@
 //! This file only starts what [`args`] chose. Each command is a file of its own under
 //! [`commands`]; how things look is decided in [`output`], what the program answers to its caller
 //! in [`exit`]. Nothing here reaches into shared memory: that is the library's work.
-#![forbid(unsafe_code)]
+// Not `forbid`: `stdout` must run before `main`, and that cannot be said in another way.
+#![deny(unsafe_code)]
 
 mod args;
 mod children;
@@ -16,6 +17,7 @@ mod output;
 mod parse;
 mod record;
 mod signals;
+mod stdout;
 
 use std::process::ExitCode;
 

@@ -1,13 +1,14 @@
 //! Opening a bus as the command line says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use eshm::{Disconnect, Endpoint, Error, Options, PeerState, Role, Takeover, Wait};
+use eshm::{Cleanup, Disconnect, Endpoint, Error, Options, PeerState, Role, Takeover, Wait};
 use tracing::{debug, info};
 
 use crate::exit::{Failure, Outcome};
+use crate::output::pid;
 use crate::parse;
 use crate::signals::{SLICE, Stop};
 
@@ -26,13 +27,16 @@ pub struct Place {
     pub dir: PathBuf,
 }
 
+/// After that long a wait for a segment something may be wrong with the place.
+const HINT_AFTER: Duration = Duration::from_secs(3);
+
 /// Who is on the other side, and how it is.
 pub fn other_side(bus: &Endpoint) -> String {
     let (role, peer) = (bus.role().peer(), bus.peer());
     match peer.state {
         PeerState::Absent => format!("no {role} is there yet"),
-        PeerState::Left => format!("the {role} (pid {}) has left", peer.pid),
-        state => format!("the {role} (pid {}) is {state}", peer.pid),
+        PeerState::Left => format!("the {role} ({}) has left", pid::of(&peer)),
+        state => format!("the {role} ({}) is {state}", pid::of(&peer)),
     }
 }
 
@@ -69,6 +73,28 @@ pub enum WaitArg {
     Park,
 }
 
+/// What is wished for the bus when both sides have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CleanupArg {
+    /// Remove it when nothing is unread
+    WhenRead,
+    /// Remove it, whatever is unread
+    Always,
+    /// Leave it
+    Never,
+}
+
+impl CleanupArg {
+    /// The library's word for it.
+    pub fn wish(self) -> Cleanup {
+        match self {
+            CleanupArg::WhenRead => Cleanup::WhenRead,
+            CleanupArg::Always => Cleanup::Always,
+            CleanupArg::Never => Cleanup::Never,
+        }
+    }
+}
+
 /// How to open a bus.
 #[derive(Debug, Clone, Args)]
 pub struct Bus {
@@ -89,9 +115,16 @@ pub struct Bus {
     /// Frames per direction of a new segment, a power of two
     #[arg(long, value_name = "N", value_parser = parse::size)]
     pub frames: Option<u64>,
-    /// Permission bits of a new segment, in octal
-    #[arg(long, value_name = "OCTAL", value_parser = parse::mode, default_value = "600")]
-    pub mode: u32,
+    /// Permission bits of a new segment, in octal [default: 600], and the most that one found may have
+    #[arg(long, value_name = "OCTAL", value_parser = parse::mode)]
+    pub mode: Option<u32>,
+    /// Use a segment of this user too, by name or number; else only one's own and root's
+    #[arg(long, value_name = "USER", value_parser = parse::user)]
+    pub trust: Vec<u32>,
+    /// When both sides have left, whether the bus is removed; the more careful wish of the two counts
+    /// [default: when-read; ping and echo: always]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub cleanup: Option<CleanupArg>,
     #[command(flatten)]
     pub place: Place,
 }
@@ -110,8 +143,18 @@ impl Bus {
     /// The library's options for all this.
     pub fn options(&self, usual: Role) -> Outcome<Options> {
         let mut options = Options::new(&self.name);
-        options.directory(&self.place.dir).role(self.role_or(usual)).mode(self.mode);
-        options.on_disconnect(Disconnect::Never);
+        options.directory(&self.place.dir).role(self.role_or(usual));
+        // Waiting for a master is done here, where Ctrl-C and a hint come in between.
+        options.on_disconnect(Disconnect::Never).open_timeout(Duration::ZERO);
+        if let Some(mode) = self.mode {
+            options.mode(mode);
+        }
+        for &user in &self.trust {
+            options.trust_user(user);
+        }
+        if let Some(cleanup) = self.cleanup {
+            options.cleanup(cleanup.wish());
+        }
         options.takeover(match self.takeover {
             TakeoverArg::Never => Takeover::Never,
             TakeoverArg::Hung => Takeover::Hung,
@@ -141,8 +184,9 @@ impl Bus {
         timeout: Option<Duration>,
         stop: &Stop,
     ) -> Outcome<Endpoint> {
-        let endpoint = wait_open(options, timeout, stop, || {
-            eprintln!("eshm: waiting for a master of {}", self.name);
+        let endpoint = wait_open(options, timeout, stop, |patience| match patience {
+            Patience::Begun => eprintln!("eshm: waiting for a master of {}", self.name),
+            Patience::Long => eprintln!("eshm: {}", nothing_here(&options.path())),
         })?;
         for refusal in endpoint.refused() {
             tracing::warn!("the system refused {}: {}", refusal.what, refusal.why);
@@ -152,15 +196,34 @@ impl Bus {
     }
 }
 
-/// Opens; where there is no segment yet, says so once and tries until there is one.
+/// How long a segment is waited for already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It is not there at once.
+    Begun,
+    /// So long that the place may be the wrong one.
+    Long,
+}
+
+/// The hint for who may look in another place than the other side.
+fn nothing_here(path: &Path) -> String {
+    let directory = path.parent().unwrap_or(path).display();
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    format!(
+        "still no {file} in {directory}: the other side must see the same directory \
+         (a container or a service may have a {directory} of its own; share it, or another with --dir)"
+    )
+}
+
+/// Opens; where there is no segment yet, says so once, later once more, and tries until there is one.
 pub fn wait_open(
     options: &Options,
     timeout: Option<Duration>,
     stop: &Stop,
-    say: impl Fn(),
+    say: impl Fn(Patience),
 ) -> Outcome<Endpoint> {
     let started = Instant::now();
-    let mut said = false;
+    let mut said = None;
     loop {
         stop.check()?;
         match options.open() {
@@ -168,9 +231,11 @@ pub fn wait_open(
                 if timeout.is_some_and(|limit| started.elapsed() >= limit) {
                     return Err(Error::NotFound { path }.into());
                 }
-                if !said {
-                    say();
-                    said = true;
+                let is_long = started.elapsed() >= HINT_AFTER;
+                let patience = if is_long { Patience::Long } else { Patience::Begun };
+                if said != Some(patience) {
+                    say(patience);
+                    said = Some(patience);
                 }
             }
             // The role's lock moves with its owner from a sealed segment to the new one.

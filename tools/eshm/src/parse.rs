@@ -50,6 +50,18 @@ pub fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A user, by number or by name.
+pub fn user(text: &str) -> Result<u32, String> {
+    if let Ok(uid) = text.parse() {
+        return Ok(uid);
+    }
+    match nix::unistd::User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err("no such user".into()),
+        Err(errno) => Err(errno.desc().into()),
+    }
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]
 fn whole(number: f64) -> Result<u64, String> {
     if number < 9e18 { Ok(number.round() as u64) } else { Err("too large".into()) }
@@ -76,6 +88,7 @@ mod tests {
         assert_eq!(size("1.5MiB"), Ok(1_572_864));
         assert_eq!(count("100k"), Ok(100_000));
         assert_eq!(mode("660"), Ok(0o660));
+        assert_eq!((user("1000"), user("root")), (Ok(1000), Ok(0)));
     }
 
     #[test]
@@ -86,5 +99,6 @@ mod tests {
         assert!(size("1e30").is_err());
         assert!(count("").is_err());
         assert!(mode("1777").is_err());
+        assert!(user("no such user").is_err());
     }
 }

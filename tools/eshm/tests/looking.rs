@@ -48,6 +48,24 @@ fn a_tap_shows_and_takes_nothing() {
     assert_eq!(before.slave_to_master, after.slave_to_master);
     place.run(&["tap", "b"]).code(3);
     place.run(&["tap", "a", "--match", "("]).code(2);
+    drop((master, slave));
+    place.sweep();
+}
+
+#[test]
+fn a_tap_that_waits_for_what_does_not_come_ends_in_time_on_a_busy_bus() {
+    let place = Place::new();
+    let mut master = place.bus("a").role(Role::Master).open().unwrap();
+    let mut slave = place.bus("a").role(Role::Slave).open().unwrap();
+    let tap =
+        place.start(&["tap", "a", "--from", "master", "--match", "nothing", "--timeout", "50ms"]);
+    let mut buffer = [0; 64];
+    while !place.has_ended(&tap) {
+        master.write(b"tick").unwrap();
+        slave.read(&mut buffer).unwrap();
+    }
+    let ended = tap.end().code(4);
+    assert!(ended.stderr.contains("no message came that is to be shown"), "{}", ended.stderr);
 }
 
 #[test]
@@ -72,6 +90,16 @@ fn a_tap_ends_when_both_sides_have_left_and_quietly_on_a_closed_pipe() {
     assert!(closed.stderr.lines().all(|line| line.contains("too fast")), "{}", closed.stderr);
     drop((master, slave));
     assert!(tap.end().ok().text().contains("tick"));
+}
+
+#[test]
+fn a_tap_of_what_was_left_unread_shows_it_and_ends() {
+    let place = Place::new();
+    place.feed(&["send", "a", "--keep"], b"1\n2\n").ok();
+    let text = place.run(&["tap", "a", "--unread"]).ok().text();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert_eq!(eshm::inspect_in(place.dir(), "a").unwrap().unread, [2, 0]);
+    place.sweep();
 }
 
 #[test]
@@ -117,6 +145,8 @@ fn ping_without_echo_says_how_to_start_one() {
     let _silent = place.bus("a").role(Role::Master).open().unwrap();
     let silent = place.run(&["ping", "a", "--timeout", "50ms"]).code(4);
     assert!(silent.stderr.contains("eshm echo a"), "{}", silent.stderr);
+    drop(_silent);
+    place.sweep();
 }
 
 #[test]
@@ -155,8 +185,11 @@ fn bench_measures_all_ways_and_reports() {
         assert!(one["messages_per_s"].as_f64().unwrap() > 0.0, "{one}");
     }
     let page = fs::read_to_string(page).unwrap();
-    assert!(page.contains("</html>") && page.matches("class=\"curve ").count() == 6, "six curves");
-    assert_eq!(page.matches("class=\"bar ").count(), 10);
+    assert!(
+        page.contains("</html>") && page.matches("class=\"curve ").count() == 12,
+        "six curves, twice"
+    );
+    assert_eq!(page.matches("class=\"bar ").count(), 20);
     assert!(place.file("hist-Unix-socket.hgrm").exists() && place.file("hist-eshm.hgrm").exists());
     place.run(&["bench", "--sizes", "1"]).code(2);
     place.run(&["bench", "--cpus", "0,99999"]).code(2);

@@ -258,6 +258,8 @@ fn waiting_has_an_end_when_a_time_is_given() {
     let _master = place.bus("c").role(Role::Master).open().unwrap();
     let quiet = place.run(&["recv", "c", "--timeout", "10ms"]).code(4);
     assert!(quiet.stderr.contains("is alive"), "{}", quiet.stderr);
+    drop(_master);
+    place.sweep();
 }
 
 #[test]
@@ -308,6 +310,7 @@ fn a_signal_ends_the_wait_for_a_reader_and_for_a_master() {
     place.until("a", |now| now.stats.master_to_slave.written == 1);
     send.signal(Signal::SIGTERM);
     send.end().code(143);
+    place.run(&["rm", "a"]).ok();
     let mut recv = Running::bare(&mut place.command(&["recv", "b"]));
     let mut said = [0; 5];
     recv.child.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();

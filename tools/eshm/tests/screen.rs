@@ -108,6 +108,27 @@ fn top_shows_buses_takes_keys_and_gives_the_terminal_back() {
     assert_eq!(top.end(), 0);
     until("the normal screen", || !screen.lock().unwrap().screen().alternate_screen());
     assert!(!screen.lock().unwrap().screen().hide_cursor());
+    drop((master, _other));
+    place.sweep();
+}
+
+#[test]
+fn top_says_when_a_bus_is_not_here_and_when_it_is_gone() {
+    let place = Place::new();
+    let other = place.bus("other").role(Role::Master).open().unwrap();
+    let mut top = Terminal::start(&place, &["top", "first", "--every", "20ms"], &[]);
+    top.until("No bus first is here");
+    assert!(!top.text().contains("other"), "{}", top.text());
+    let first = place.bus("first").role(Role::Master).open().unwrap();
+    top.until("master > slave");
+    drop(first);
+    top.until("first is gone");
+    assert!(!top.text().contains("other"), "{}", top.text());
+    top.press("\r");
+    top.until("other");
+    top.press("q");
+    assert_eq!(top.end(), 0);
+    drop(other);
 }
 
 #[test]

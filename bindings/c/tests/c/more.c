@@ -480,6 +480,7 @@ static void taps(void)
     EQUAL(eshm_tap_close(late), ESHM_SUCCESS);
     EQUAL(eshm_tap_close(NULL), ESHM_ERROR_INVALID_PARAM);
     CHECK(eshm_tap_open(NULL, ESHM_MASTER_TO_SLAVE, true) == NULL);
+    EQUAL(eshm_read(both.slave, buffer, sizeof buffer), 4);
     close_both(both);
     CHECK(eshm_tap_open(&wish, ESHM_MASTER_TO_SLAVE, true) == NULL);
     EQUAL(eshm_last_error_code(), ESHM_ERROR_SHM_ATTACH);

@@ -263,11 +263,22 @@ pub fn check(source: &str, build: Build) {
     assert!(left.is_empty(), "left in /dev/shm: {left:?}");
 }
 
-/// Removes what a test left in `/dev/shm`; says what it was.
+/// Removes what a test left in `/dev/shm`; says what of it should not be there. What the rule of
+/// removal keeps should: somebody was killed, or something is unread.
 pub fn remove_left(name: &str) -> Vec<PathBuf> {
     let files = std::fs::read_dir("/dev/shm").expect("shared memory is a folder").flatten();
     let mut left: Vec<_> = files.map(|file| file.path()).collect();
-    left.retain(|path| path.to_string_lossy().contains(name) && std::fs::remove_file(path).is_ok());
+    left.retain(|path| {
+        let file = path.to_string_lossy().into_owned();
+        let Some(bus) = file.strip_prefix("/dev/shm/eshm_").filter(|bus| bus.contains(name)) else {
+            return false;
+        };
+        let is_kept = eshm::inspect(bus).is_ok_and(|found| {
+            let is_dead = |peer: eshm::Peer| peer.state == eshm::PeerState::Dead;
+            is_dead(found.stats.master) || is_dead(found.stats.slave) || found.unread != [0, 0]
+        });
+        std::fs::remove_file(path).is_ok() && !is_kept
+    });
     left
 }
 

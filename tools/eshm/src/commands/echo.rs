@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use eshm::{Error, PeerState, Role};
+use eshm::{Cleanup, Error, PeerState, Role};
 
 use crate::exit::Outcome;
-use crate::open::Bus;
+use crate::open::{Bus, CleanupArg};
 use crate::output::units;
 use crate::parse;
 use crate::signals::{SLICE, Stop};
@@ -30,7 +30,9 @@ impl Args {
     /// Echoes.
     pub fn run(self) -> Outcome {
         let stop = Stop::install()?;
-        let options = self.bus.options(Role::Master)?;
+        let mut options = self.bus.options(Role::Master)?;
+        // Nobody wants an unread ping, unless it is said.
+        options.cleanup(self.bus.cleanup.map_or(Cleanup::Always, CleanupArg::wish));
         let mut bus = self.bus.open(&options, self.timeout, &stop)?;
         eprintln!(
             "eshm: echo on {} as {}; the other side: eshm ping {}",

@@ -1,26 +1,35 @@
-//! `eshm gc`: removes what nobody holds, and says why.
+//! `eshm gc`: removes what nobody holds and nobody misses, and says why.
+//!
+//! Unread messages are somebody's work: only `--older` takes them along, and only those of that age.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use eshm::{Entry, EntryKind, Peer, PeerState, Snapshot};
+use eshm::{Entry, EntryKind, Peer, PeerState, SegmentState, Snapshot};
+use nix::unistd::geteuid;
 use serde_json::json;
 
-use crate::commands::send;
+use crate::commands::removal::{self, Done};
+use crate::commands::{rm, send};
 use crate::exit::{FAILED, Failure, Outcome};
 use crate::open::Place;
-use crate::output::{escape, json as shown, units};
+use crate::output::{escape, json as shown, leftover, pid, units};
 use crate::parse;
 
 /// Options of `eshm gc`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A bus is removed when no process holds a role in it and nothing in it is unread.\n\
+    With --older, those are removed too in which something is unread, if they are that old."
+)]
 pub struct Args {
     /// Say what would be removed, and remove nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Only what is older than this
-    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    /// Only what is older than this; even with unread messages in it
+    #[arg(long, value_name = "AGE", value_parser = parse::duration)]
     older: Option<Duration>,
     /// As JSON: one object a line
     #[arg(long)]
@@ -44,13 +53,13 @@ impl Args {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut findings: Vec<Finding> =
             entries.iter().filter_map(|entry| self.judge(entry)).collect();
-        findings.extend(orphaned_journals(&self.place.dir, &entries));
+        findings.extend(self.orphaned_journals(&entries));
         let mut failed = 0;
         for finding in &findings {
-            let result =
-                if finding.remove && !self.dry_run { self.remove(finding) } else { Ok(()) };
-            failed += u32::from(result.is_err());
-            self.tell(finding, result.err());
+            let tried = finding.remove && !self.dry_run;
+            let done = tried.then(|| self.remove(finding));
+            failed += u32::from(done.as_ref().is_some_and(|done| *done != Done::Removed));
+            self.tell(finding, done);
         }
         if !self.json && !findings.iter().any(|finding| finding.remove) {
             eprintln!("nothing to remove in {}", self.place.dir.display());
@@ -65,10 +74,16 @@ impl Args {
     fn judge(&self, entry: &Entry) -> Option<Finding> {
         let (remove, why) = match &entry.kind {
             EntryKind::Bus(snapshot) => self.judge_bus(snapshot),
-            EntryKind::Leftover(why) => (true, why.to_string()),
+            EntryKind::Leftover(why) => self.judge_leftover(&entry.name, &entry.path, why),
             EntryKind::Foreign(why) => (false, format!("foreign: {why}")),
             EntryKind::Unreadable(error) => (false, error.to_string()),
             _ => return None,
+        };
+        let (remove, why) = match owner(&entry.path).filter(|_| remove) {
+            Some(uid) if uid != geteuid().as_raw() && uid != 0 => {
+                (false, format!("it belongs to user {uid}, who may remove it; {why}"))
+            }
+            _ => (remove, why),
         };
         Some(Finding { name: entry.name.clone(), path: entry.path.clone(), remove, why })
     }
@@ -79,89 +94,102 @@ impl Args {
             .into_iter()
             .find(|(_, role)| matches!(role.state, PeerState::Alive | PeerState::Hung(_)));
         if let Some((name, role)) = held {
-            return (false, format!("the {name} (pid {}) lives", role.pid));
+            return (false, format!("the {name} ({}) lives", pid::of(role)));
         }
-        let age = Duration::from_secs(shown::age_s(snapshot));
-        if self.older.is_some_and(|limit| age < limit) {
-            return (false, format!("only {} old", units::age(age)));
-        }
-        let unread = stats.master_to_slave.backlog + stats.slave_to_master.backlog;
-        let unread = if unread > 0 {
-            format!(", {} unread", units::plural(unread, "message"))
+        let about = if snapshot.state == SegmentState::Retired {
+            "retired and empty".to_string()
         } else {
-            String::new()
+            format!("master {}, slave {}", last_seen(&stats.master), last_seen(&stats.slave))
         };
-        (
-            true,
-            format!(
-                "master {}, slave {}{unread}",
-                last_seen(&stats.master),
-                last_seen(&stats.slave)
-            ),
-        )
+        let age = Duration::from_secs(shown::age_s(snapshot));
+        self.judge_by(age, snapshot.unread.iter().sum(), &about)
     }
 
-    fn remove(&self, finding: &Finding) -> Outcome {
-        if finding
-            .path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(send::JOURNAL_PREFIX))
-        {
-            return Ok(fs::remove_file(&finding.path)?);
+    /// One that was moved aside to be removed: retired, unless somebody took it up meanwhile.
+    fn judge_leftover(&self, name: &str, path: &Path, why: &str) -> (bool, String) {
+        let Some(age) = leftover::age(path) else { return (false, format!("{why}; gone by now")) };
+        match eshm::inspect_in(&self.place.dir, name).ok() {
+            Some(snapshot) => self.judge_by(age, snapshot.unread.iter().sum(), why),
+            None => (false, format!("{why}; it cannot be looked into")),
         }
-        Ok(eshm::remove_in(&self.place.dir, &finding.name, false)?)
     }
 
-    fn tell(&self, finding: &Finding, error: Option<Failure>) {
-        let failure = match &error {
-            Some(Failure::Told { text, .. }) => Some(text.clone()),
-            _ => None,
-        };
+    /// By age and by what is unread, if nobody holds it.
+    fn judge_by(&self, age: Duration, unread: u64, about: &str) -> (bool, String) {
+        let old = format!("{} old", units::age(age));
+        let messages = units::plural(unread, "message");
+        match (unread, self.older) {
+            (_, Some(limit)) if age < limit => (false, format!("only {old}")),
+            (0, _) => (true, format!("{about}, {old}")),
+            (_, Some(_)) => (true, format!("{about}, {messages} unread, {old}")),
+            (_, None) => (false, format!("{messages} unread, {old}; {about}")),
+        }
+    }
+
+    fn remove(&self, finding: &Finding) -> Done {
+        if finding.name.starts_with(send::JOURNAL_PREFIX) {
+            return match fs::remove_file(&finding.path) {
+                Ok(()) => Done::Removed,
+                Err(error) => Done::Kept(eshm::Error::Os {
+                    operation: "unlink",
+                    object: finding.path.display().to_string(),
+                    errno: error.raw_os_error().unwrap_or(0),
+                }),
+            };
+        }
+        removal::remove(&self.place.dir, &finding.path, &finding.name, false)
+    }
+
+    fn tell(&self, finding: &Finding, done: Option<Done>) {
+        let failure = done.as_ref().and_then(|done| rm::why(done, &self.place.dir));
         if self.json {
-            let removed = finding.remove && !self.dry_run && error.is_none();
             println!(
                 "{}",
                 json!({ "name": finding.name, "path": finding.path.to_string_lossy(), "garbage": finding.remove,
-                                   "removed": removed, "why": finding.why, "error": failure })
+                        "removed": done == Some(Done::Removed), "emptied": done == Some(Done::Emptied),
+                        "why": finding.why, "error": failure })
             );
             return;
         }
-        let verb = match (finding.remove, self.dry_run, &failure) {
-            (false, ..) => "keep",
-            (true, _, Some(_)) => "cannot remove",
-            (true, true, None) => "would remove",
-            (true, false, None) => "removed",
+        let verb = match (finding.remove, &done) {
+            (false, _) => "keep",
+            (true, None) => "would remove",
+            (true, Some(Done::Removed)) => "removed",
+            (true, Some(Done::Emptied)) => "emptied",
+            (true, Some(Done::Revived | Done::Kept(_))) => "cannot remove",
         };
         let name = escape::bytes(finding.name.as_bytes());
-        let failure = failure.map_or(String::new(), |text| format!("; {text}"));
+        let failure = failure.map_or(String::new(), |text| format!("; {}", escape::line(&text)));
         println!("{verb} {name}: {}{failure}", escape::bytes(finding.why.as_bytes()));
     }
-}
 
-fn last_seen(role: &Peer) -> String {
-    match role.state {
-        PeerState::Absent => "never there".to_string(),
-        state => format!("{} (pid {})", state, role.pid),
-    }
-}
-
-/// Journals of killed senders whose segment is gone.
-fn orphaned_journals(directory: &Path, entries: &[Entry]) -> Vec<Finding> {
-    let files = fs::read_dir(directory).into_iter().flatten().flatten();
-    files
-        .filter_map(|file| {
+    /// Journals of killed senders whose segment is gone.
+    fn orphaned_journals(&self, entries: &[Entry]) -> Vec<Finding> {
+        let files = fs::read_dir(&self.place.dir).into_iter().flatten().flatten();
+        let journals = files.filter_map(|file| {
             let name = file.file_name().to_string_lossy().into_owned();
             let bus = name.strip_prefix(send::JOURNAL_PREFIX)?;
             let alive = entries.iter().any(|entry| {
                 let stored = entry.name.replace('/', "_");
                 bus.strip_prefix(&stored).is_some_and(|rest| rest.starts_with('_'))
             });
-            (!alive).then(|| Finding {
-                why: "journal of a killed sender whose segment is gone".into(),
-                path: file.path(),
-                remove: true,
-                name,
-            })
-        })
-        .collect()
+            let written = file.metadata().ok()?.modified().ok()?;
+            let age = SystemTime::now().duration_since(written).unwrap_or_default();
+            let about = "journal of a killed sender whose segment is gone";
+            let (remove, why) = self.judge_by(age, 0, about);
+            (!alive).then(|| Finding { why, path: file.path(), remove, name })
+        });
+        journals.collect()
+    }
+}
+
+fn owner(path: &Path) -> Option<u32> {
+    fs::symlink_metadata(path).ok().map(|about| about.uid())
+}
+
+fn last_seen(role: &Peer) -> String {
+    match role.state {
+        PeerState::Absent => "never there".to_string(),
+        state => format!("{} ({})", state, pid::of(role)),
+    }
 }

@@ -8,7 +8,7 @@ use crate::exit::Outcome;
 use crate::open::Place;
 use crate::output::style::{self, Paint};
 use crate::output::table::{Align, Cell, Table};
-use crate::output::{Out, escape, json, units};
+use crate::output::{Out, escape, json, leftover, pid, units};
 
 /// Options of `eshm ls`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    place: Place,
+    pub place: Place,
 }
 
 impl Args {
@@ -49,8 +49,7 @@ fn render(entries: &[Entry], paint: Paint) -> String {
         ("frames", Align::Left),
         ("master", Align::Left),
         ("slave", Align::Left),
-        ("m>s", Align::Right),
-        ("s>m", Align::Right),
+        ("unread", Align::Right),
         ("age", Align::Right),
         ("", Align::Left),
     ]);
@@ -78,11 +77,18 @@ fn row(snapshot: &Snapshot, paint: Paint) -> Vec<Cell> {
         Cell::plain(shape(snapshot)),
         role(&stats.master, paint),
         role(&stats.slave, paint),
-        Cell::plain(units::count(stats.master_to_slave.backlog)),
-        Cell::plain(units::count(stats.slave_to_master.backlog)),
+        Cell::plain(unread(snapshot)),
         Cell::plain(units::age(std::time::Duration::from_secs(json::age_s(snapshot)))),
         Cell::painted(note(snapshot), |note| paint.yellow(note)),
     ]
+}
+
+/// What nobody has read, with its direction.
+fn unread(snapshot: &Snapshot) -> String {
+    let ways = snapshot.unread.iter().zip(["m>s", "s>m"]).filter(|(count, _)| **count > 0);
+    let counts: Vec<String> =
+        ways.map(|(count, way)| format!("{} {way}", units::count(*count))).collect();
+    if counts.is_empty() { "0".to_string() } else { counts.join(", ") }
 }
 
 /// The geometry in one word; of both directions if they differ.
@@ -101,7 +107,7 @@ fn shape(snapshot: &Snapshot) -> String {
 fn role(role: &Peer, paint: Paint) -> Cell {
     let text = match role.state {
         PeerState::Absent => "-".to_string(),
-        state => format!("{} {}", role.pid, state),
+        state => format!("{} {}", pid::short(role), state),
     };
     Cell::painted(text, |text| match role.state {
         PeerState::Alive => paint.green(text),
@@ -123,6 +129,9 @@ fn note(snapshot: &Snapshot) -> String {
     if rings.iter().any(|ring| ring.overflow == Overflow::Overwrite) {
         notes.push("overwrites".to_string());
     }
+    if snapshot.stats.master.is_foreign || snapshot.stats.slave.is_foreign {
+        notes.push("ns: another PID namespace".to_string());
+    }
     let lost = snapshot.stats.master_to_slave.lost + snapshot.stats.slave_to_master.lost;
     if lost > 0 {
         notes.push(format!("{} lost", units::count(lost)));
@@ -133,7 +142,10 @@ fn note(snapshot: &Snapshot) -> String {
 /// A file that is no bus of ours, and why.
 fn oddity(entry: &Entry, paint: Paint) -> String {
     let (kind, why) = match &entry.kind {
-        EntryKind::Leftover(why) => ("leftover", why.to_string()),
+        EntryKind::Leftover(why) => {
+            let age = leftover::age(&entry.path).map(|age| format!(", {} ago", units::age(age)));
+            ("leftover", format!("{why}{}", age.unwrap_or_default()))
+        }
         EntryKind::Foreign(why) => ("foreign", why.to_string()),
         EntryKind::Unreadable(error) => ("unusable", error.to_string()),
         _ => return String::new(),

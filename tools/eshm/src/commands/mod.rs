@@ -11,6 +11,7 @@ pub mod man;
 pub mod pace;
 pub mod ping;
 pub mod recv;
+mod removal;
 pub mod rm;
 pub mod send;
 pub mod stat;

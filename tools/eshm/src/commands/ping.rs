@@ -5,13 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use eshm::{Endpoint, Error, Role};
+use eshm::{Cleanup, Endpoint, Error, Role};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
 use crate::commands::pace::Pace;
 use crate::exit::{Failure, Outcome, PEER_GONE, SYSTEM, TIMEOUT, USAGE};
-use crate::open::Bus;
+use crate::open::{Bus, CleanupArg};
 use crate::output::percentiles::{self, Summary, TOLD};
 use crate::output::style::{self, Paint};
 use crate::output::units;
@@ -56,7 +56,9 @@ impl Args {
                 "--size: at least 8 bytes, for the number of the message",
             ));
         }
-        let options = self.bus.options(Role::Slave)?;
+        let mut options = self.bus.options(Role::Slave)?;
+        // Nobody wants an unread ping, unless it is said.
+        options.cleanup(self.bus.cleanup.map_or(Cleanup::Always, CleanupArg::wish));
         let mut bus = self.bus.open(&options, Some(self.timeout), &stop)?;
         bus.wait_for_peer(self.timeout).map_err(|error| self.no_echo(error))?;
         let mut histogram = percentiles::histogram();

@@ -1,10 +1,14 @@
 //! `eshm rm`: removes segments by name; one that somebody holds only with `--force`.
 
+use std::path::Path;
+
+use eshm::{Error, Options};
 use serde_json::json;
 
-use crate::exit::{Failure, HELD, Outcome};
+use crate::commands::removal::{self, Done};
+use crate::exit::{Failure, HELD, Outcome, UNUSABLE};
 use crate::open::Place;
-use crate::output::escape;
+use crate::output::{escape, units};
 
 /// Options of `eshm rm`.
 #[derive(Debug, clap::Args)]
@@ -12,7 +16,7 @@ pub struct Args {
     /// The names of the buses
     #[arg(required = true)]
     names: Vec<String>,
-    /// Even while a process holds it: its messages are lost, and it makes the segment anew
+    /// Even while a process holds it: its messages are lost, and its next call tells it so
     #[arg(long)]
     force: bool,
     /// As JSON: one object a line
@@ -28,23 +32,72 @@ impl Args {
         let mut first = Ok(());
         for name in &self.names {
             let shown = escape::bytes(name.as_bytes());
-            let removed = eshm::remove_in(&self.place.dir, name, self.force);
+            let unread = self.unread(name);
+            let done = removal::remove(&self.place.dir, &self.path(name), name, self.force);
             if self.json {
-                let why = removed.as_ref().err().map(ToString::to_string);
-                println!("{}", json!({ "name": name, "removed": why.is_none(), "why": why }));
-            } else if removed.is_ok() {
-                eprintln!("removed {shown}");
-            }
-            if let Err(error) = removed {
-                let failure = match Failure::from(error) {
-                    held @ Failure::Told { code: HELD, .. } => held.remedy(
-                        "end that process first, or --force to take the segment away from it",
-                    ),
-                    other => other,
+                let why = why(&done, &self.place.dir);
+                let (removed, emptied) = (done == Done::Removed, done == Done::Emptied);
+                let lost = if removed || emptied { unread } else { 0 };
+                println!(
+                    "{}",
+                    json!({ "name": name, "removed": removed, "emptied": emptied, "unread": lost, "why": why })
+                );
+            } else if done == Done::Removed {
+                let with = match unread {
+                    0 => String::new(),
+                    unread => format!(", with {}", units::plural(unread, "unread message")),
                 };
+                eprintln!("removed {shown}{with}");
+            }
+            if let Some(failure) = self.failure(name, done) {
                 first = first.and(Err(failure.about(shown)));
             }
         }
         first
+    }
+
+    /// Messages that go with it, as far as can be seen.
+    fn unread(&self, name: &str) -> u64 {
+        eshm::inspect_in(&self.place.dir, name).map_or(0, |now| now.unread.iter().sum())
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        Options::new(name).directory(&self.place.dir).path()
+    }
+
+    /// What is to be told as a failure.
+    fn failure(&self, name: &str, done: Done) -> Option<Failure> {
+        let text = why(&done, &self.place.dir)?;
+        Some(match done {
+            Done::Kept(error) => {
+                let is_of_another =
+                    matches!(&error, Error::Access { why, .. } if why.starts_with("it belongs to"));
+                match Failure::from(error) {
+                    held @ Failure::Told { code: HELD, .. } => held.remedy(
+                        "end that process first, or --force to take the segment away from it",
+                    ),
+                    told if is_of_another => told.remedy(format!(
+                        "as that user: eshm rm {}",
+                        escape::bytes(name.as_bytes())
+                    )),
+                    told => told,
+                }
+            }
+            Done::Revived => Failure::new(HELD, text).remedy("eshm ls shows by whom"),
+            _ => Failure::new(UNUSABLE, text).remedy("as the owner of the directory: rm that file"),
+        })
+    }
+}
+
+/// Why a bus is not gone; `None` if it is.
+pub fn why(done: &Done, directory: &Path) -> Option<String> {
+    match done {
+        Done::Removed => None,
+        Done::Emptied => Some(format!(
+            "emptied, its messages are gone; the empty file stays, because this user may not remove files in {}",
+            directory.display()
+        )),
+        Done::Revived => Some("not removed: somebody took it up in the same moment".to_string()),
+        Done::Kept(error) => Some(error.to_string()),
     }
 }

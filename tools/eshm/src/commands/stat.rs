@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eshm::{Geometry, Peer, PeerState, RingStats, Snapshot};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::exit::{Failure, Outcome, USAGE};
 use crate::open::Place;
 use crate::output::style::{self, Paint};
-use crate::output::{Out, escape, json, units};
+use crate::output::{Out, escape, json, pid, units};
 use crate::parse;
 use crate::signals::Stop;
 
@@ -38,37 +38,60 @@ pub struct Args {
 impl Args {
     /// Tells.
     pub fn run(self) -> Outcome {
+        let mut seen = Seen::default();
         let Some(interval) = self.watch else {
-            return self.look(&mut Out::stdout(), None);
+            return self.look(&mut Out::stdout(), &mut seen);
         };
         let stop = Stop::install()?;
         let in_place = io::stdout().is_terminal() && !self.json && self.field.is_none();
         let mut out = Out::stdout();
-        let mut before = None;
         loop {
             if in_place {
                 write!(out, "\x1b[H\x1b[J")?;
             }
-            before = Some(self.look_since(&mut out, before)?);
+            self.look(&mut out, &mut seen)?;
             stop.sleep(interval)?;
         }
     }
 
-    fn look(&self, out: &mut Out, before: Option<Snapshot>) -> Outcome {
-        self.look_since(out, before).map(|_| ())
-    }
-
-    /// Looks once; gives what it saw.
-    fn look_since(&self, out: &mut Out, before: Option<Snapshot>) -> Outcome<Snapshot> {
-        let snapshot = eshm::inspect_in(&self.place.dir, &self.name)?;
+    /// Looks once more.
+    fn look(&self, out: &mut Out, seen: &mut Seen) -> Outcome {
+        let mut snapshot = eshm::inspect_in(&self.place.dir, &self.name)?;
+        seen.add_silence(&mut snapshot);
         let text = match &self.field {
             Some(field) => format!("{}\n", pick(&json::segment(&snapshot), field)?),
             None if self.json => format!("{}\n", json::segment(&snapshot)),
-            None => render(&snapshot, before.as_ref(), style::stdout()),
+            None => render(&snapshot, seen.before.as_ref(), style::stdout()),
         };
         out.write_all(text.as_bytes())?;
         out.flush()?;
-        Ok(snapshot)
+        seen.before = Some(snapshot);
+        Ok(())
+    }
+}
+
+/// What earlier looks have seen.
+#[derive(Default)]
+struct Seen {
+    before: Option<Snapshot>,
+    /// Since when the hearts of master and slave stand still, and at which beat.
+    silent: [Option<(Instant, u64)>; 2],
+}
+
+impl Seen {
+    /// One look watches a silent heart no longer than it must; several looks know more.
+    fn add_silence(&mut self, snapshot: &mut Snapshot) {
+        let roles = [&mut snapshot.stats.master, &mut snapshot.stats.slave];
+        for (role, silent) in roles.into_iter().zip(&mut self.silent) {
+            let PeerState::Hung(this_look) = role.state else {
+                *silent = None;
+                continue;
+            };
+            let known = silent.filter(|(_, beats)| *beats == role.beats);
+            let since = known.map_or_else(|| Instant::now() - this_look, |(since, _)| since);
+            *silent = Some((since, role.beats));
+            role.state = PeerState::Hung(since.elapsed().max(this_look));
+        }
     }
 }
 
@@ -154,7 +177,7 @@ fn short(time: Duration) -> String {
 fn role(role: &Peer, paint: Paint) -> String {
     let since = match role.state {
         PeerState::Absent => return paint.dim("nobody yet"),
-        PeerState::Hung(silent) => format!(" for {}", short(silent)),
+        PeerState::Hung(silent) => format!(" for at least {}", short(silent)),
         _ => String::new(),
     };
     let word = role.state.name();
@@ -164,8 +187,8 @@ fn role(role: &Peer, paint: Paint) -> String {
         _ => paint.dim(word),
     };
     format!(
-        "pid {}, {state}{since}, epoch {}, {}",
-        role.pid,
+        "{}, {state}{since}, epoch {}, {}",
+        pid::of(role),
         role.epoch,
         units::plural(role.beats, "beat")
     )

@@ -82,7 +82,7 @@ pub struct Args {
     /// End after that many messages
     #[arg(short = 'n', long, value_name = "N", value_parser = parse::count)]
     count: Option<u64>,
-    /// End, with exit code 4, when nothing came for that long
+    /// End, with exit code 4, when for that long nothing came that was to be shown
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
@@ -105,28 +105,31 @@ impl Args {
             started: Instant::now(),
         };
         let (mut shown, mut last, mut looked) = (0, Instant::now(), Instant::now());
+        let mut over = false;
         while self.count.is_none_or(|count| shown < count) {
             stop.check()?;
             let mut quiet = true;
             for tap in &mut taps {
                 let Some(message) = next(tap, &mut buffer)? else { continue };
                 quiet = false;
-                last = Instant::now();
                 warn_of_gap(tap, &message);
                 let payload = &buffer[..message.len];
                 if filter.wants(&message, payload) && self.count.is_none_or(|count| shown < count) {
                     viewer.show(tap.direction(), &message, payload)?;
                     shown += 1;
+                    last = Instant::now();
                 }
+            }
+            if self.timeout.is_some_and(|limit| last.elapsed() >= limit) {
+                viewer.out.flush()?;
+                return Err(Failure::new(TIMEOUT, self.nothing_came()));
             }
             if quiet {
                 viewer.out.flush()?;
-                if self.timeout.is_some_and(|limit| last.elapsed() >= limit) {
-                    return Err(Failure::new(TIMEOUT, "no message came"));
-                }
                 if looked.elapsed() >= LOOK {
                     looked = Instant::now();
-                    if self.is_over()? {
+                    // What was written before they left is seen in one more turn.
+                    if std::mem::replace(&mut over, self.is_over()?) {
                         break;
                     }
                 }
@@ -135,6 +138,11 @@ impl Args {
         }
         viewer.out.flush()?;
         Ok(())
+    }
+
+    fn nothing_came(&self) -> &'static str {
+        let is_choosy = self.pattern.is_some() || self.min_len.is_some() || self.max_len.is_some();
+        if is_choosy { "no message came that is to be shown" } else { "no message came" }
     }
 
     fn open(&self) -> Outcome<Vec<Tap>> {
@@ -156,7 +164,7 @@ impl Args {
         Ok(taps)
     }
 
-    /// Whether nobody is left who could send, and nothing that could be shown.
+    /// Whether nobody is left who could send.
     fn is_over(&self) -> Outcome<bool> {
         let stats = match eshm::inspect_in(&self.place.dir, &self.name) {
             Ok(snapshot) => snapshot.stats,
@@ -164,8 +172,7 @@ impl Args {
             Err(error) => return Err(error.into()),
         };
         let gone = |state| matches!(state, PeerState::Left | PeerState::Absent);
-        let unread = stats.master_to_slave.backlog + stats.slave_to_master.backlog;
-        Ok(gone(stats.master.state) && gone(stats.slave.state) && unread == 0)
+        Ok(gone(stats.master.state) && gone(stats.slave.state))
     }
 }
 

@@ -38,8 +38,8 @@ pub fn segment(snapshot: &Snapshot) -> Value {
         "stale_after_ms": snapshot.stale_after.as_secs_f64() * 1e3,
         "master": role(&snapshot.stats.master),
         "slave": role(&snapshot.stats.slave),
-        "master_to_slave": ring(snapshot.master_to_slave, &snapshot.stats.master_to_slave),
-        "slave_to_master": ring(snapshot.slave_to_master, &snapshot.stats.slave_to_master),
+        "master_to_slave": ring(snapshot.master_to_slave, &snapshot.stats.master_to_slave, snapshot.unread[0]),
+        "slave_to_master": ring(snapshot.slave_to_master, &snapshot.stats.slave_to_master, snapshot.unread[1]),
     })
 }
 
@@ -52,6 +52,7 @@ pub fn role(role: &Peer) -> Value {
     json!({
         "state": role.state.name(),
         "pid": role.pid,
+        "foreign_pid": role.is_foreign,
         "epoch": role.epoch,
         "beats": role.beats,
         "progress": role.progress,
@@ -59,7 +60,7 @@ pub fn role(role: &Peer) -> Value {
     })
 }
 
-fn ring(geometry: Geometry, ring: &RingStats) -> Value {
+fn ring(geometry: Geometry, ring: &RingStats, unread: u64) -> Value {
     json!({
         "frame_size": geometry.frame_size,
         "frames": geometry.frames,
@@ -69,6 +70,7 @@ fn ring(geometry: Geometry, ring: &RingStats) -> Value {
         "read": ring.read,
         "bytes": ring.bytes,
         "backlog": ring.backlog,
+        "unread": unread,
         "backlog_frames": ring.backlog_frames,
         "high_water_frames": ring.high_water,
         "times_full": ring.times_full,

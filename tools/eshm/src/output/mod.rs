@@ -3,7 +3,9 @@
 pub mod escape;
 pub mod hexdump;
 pub mod json;
+pub mod leftover;
 pub mod percentiles;
+pub mod pid;
 pub mod progress;
 pub mod style;
 pub mod table;

@@ -87,6 +87,27 @@ impl Place {
         options
     }
 
+    /// A bus whose master was killed with three messages in it; gives its pid.
+    pub fn orphan(&self, name: &str) -> u32 {
+        let (send, mut stdin) = self.start_fed(&["send", name]);
+        stdin.write_all(b"1\n2\n3\n").unwrap();
+        self.until(name, |now| now.stats.master_to_slave.written == 3);
+        let pid = send.child.id();
+        send.kill();
+        pid
+    }
+
+    /// Takes away what nobody holds, whatever is unread.
+    pub fn sweep(&self) {
+        self.run(&["gc", "--older", "0s"]).ok();
+    }
+
+    /// Whether the program has ended, looked at without waiting for it.
+    pub fn has_ended(&self, program: &Running) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", program.child.id()));
+        stat.is_ok_and(|stat| stat.contains(") Z "))
+    }
+
     /// What lies in the directory of segments.
     pub fn left(&self) -> Vec<String> {
         let files = fs::read_dir(self.dir()).unwrap().flatten();
@@ -204,7 +225,8 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Ran {
+    /// Of a program that has ended.
+    pub fn of(output: Output) -> Ran {
         use std::os::unix::process::ExitStatusExt;
         let code =
             output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use eshm::{Batch, Disconnect, Endpoint, Error, Options, Role, Wait};
+use eshm::{Batch, Cleanup, Disconnect, Endpoint, Error, Options, Role, Wait};
 
 use crate::exit::{Failure, Outcome, PEER_GONE};
 use crate::open;
@@ -100,11 +100,15 @@ impl Bus {
         let mut options = Options::new(name);
         options.directory(directory).role(role).wait(transport.wait()).prefault(true);
         // A death ends the measurement at once; a starved heartbeat does not.
-        options.on_disconnect(Disconnect::Immediately).stale_after(PATIENCE);
+        options
+            .on_disconnect(Disconnect::Immediately)
+            .open_timeout(Duration::ZERO)
+            .stale_after(PATIENCE);
+        options.cleanup(Cleanup::Always);
         if role == Role::Master && size > 1024 {
             options.frames(1 << 16);
         }
-        let endpoint = open::wait_open(&options, Some(PATIENCE), stop, || ())?;
+        let endpoint = open::wait_open(&options, Some(PATIENCE), stop, |_| ())?;
         let batch = (transport == Transport::Batch).then(|| Batch::with_capacity(1 << 20, 1024));
         Ok(Bus { endpoint, batch })
     }

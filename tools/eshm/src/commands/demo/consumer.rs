@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use eshm::{Disconnect, Endpoint, Error, Options, PeerState, Role};
+use eshm::{Cleanup, Disconnect, Endpoint, Error, Options, PeerState, Role};
 use hdrhistogram::Histogram;
 
 use crate::children;
@@ -38,8 +38,12 @@ impl Args {
         let stop = Stop::install()?;
         let told_to_end = children::parent_let_go();
         let mut options = Options::new(&self.name);
-        options.directory(&self.dir).role(Role::Slave).on_disconnect(Disconnect::Immediately);
-        let mut bus = open::wait_open(&options, Some(Duration::from_secs(10)), &stop, || ())?;
+        options.directory(&self.dir).role(Role::Slave);
+        options
+            .on_disconnect(Disconnect::Immediately)
+            .open_timeout(Duration::ZERO)
+            .cleanup(Cleanup::Always);
+        let mut bus = open::wait_open(&options, Some(Duration::from_secs(10)), &stop, |_| ())?;
         let mut count = Count::new();
         let mut buffer = [0; 256];
         loop {

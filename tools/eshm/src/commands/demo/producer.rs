@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use eshm::{Endpoint, Error, Options, Role, Takeover};
+use eshm::{Cleanup, Endpoint, Error, Options, Role, Takeover};
 
 use crate::children;
 use crate::clock;
@@ -42,7 +42,7 @@ impl Args {
         let stop = Stop::install()?;
         let told_to_end = children::parent_let_go();
         let mut options = Options::new(&self.name);
-        options.directory(&self.dir).role(Role::Master);
+        options.directory(&self.dir).role(Role::Master).cleanup(Cleanup::Always);
         options.takeover(if self.fence { Takeover::Hung } else { Takeover::Never });
         let mut bus = options.open()?;
         let mut next = bus.last_committed().map_or(0, |id| id.number + 1);

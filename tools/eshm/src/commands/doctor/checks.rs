@@ -5,19 +5,22 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use eshm::{EntryKind, PeerState};
+use eshm::{EntryKind, PeerState, Snapshot};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::geteuid;
 use rustix::thread::membarrier_query;
 
 use crate::machine::{self, Machine};
-use crate::output::units;
+use crate::output::{escape, units};
 
 use super::{Finding, Level};
 
-/// A memory limit below which a segment of the usual size cannot be locked.
+/// The room that a segment of the usual size takes, about; and a memory limit below which a segment of the usual size cannot be locked.
 const SEGMENT: u64 = 2 << 20;
+
+/// What a slot takes besides its frames.
+const WORDS: u64 = 16 << 10;
 
 /// All of them, in the order of how much harm they do.
 pub fn all(directory: &Path) -> Vec<Finding> {
@@ -45,11 +48,62 @@ fn shm(directory: &Path) -> Vec<Finding> {
     };
     let block = u64::try_from(system.block_size()).unwrap_or(0);
     let (total, free) = (system.blocks() * block, system.blocks_available() * block);
+    // A tmpfs without a limit says that it has no blocks.
+    let free = (total > 0).then_some(free);
+    let buses = eshm::list_in(directory).unwrap_or_default();
+    let buses = buses.iter().filter_map(|entry| match &entry.kind {
+        EntryKind::Bus(snapshot) => Some(&**snapshot),
+        _ => None,
+    });
     vec![
         kind(directory, system.filesystem_type() == TMPFS_MAGIC),
         mode(directory, about.mode() & 0o7777),
         space(directory, total, free),
+        fence(
+            directory,
+            buses.max_by_key(|bus| slot(bus)).map(|bus| (&*bus.name, slot(bus))),
+            free,
+        ),
     ]
+}
+
+/// The memory that a successor needs to replace a hung owner of this bus, about: frames and words.
+fn slot(bus: &Snapshot) -> u64 {
+    let rings = [bus.master_to_slave, bus.slave_to_master];
+    let frames: u64 = rings.iter().map(|ring| u64::from(ring.frame_size) * ring.frames).sum();
+    frames + WORDS
+}
+
+/// Whether there is room to replace a hung owner: its bus is then built a second time, in the same
+/// file, before the old memory is given back.
+fn fence(directory: &Path, largest: Option<(&str, u64)>, free: Option<u64>) -> Finding {
+    let (whose, need) = match largest {
+        Some((name, need)) => {
+            (format!("of {}, the largest bus", escape::bytes(name.as_bytes())), need)
+        }
+        None => ("of a bus of the usual size".to_string(), (SEGMENT / 2) + WORDS),
+    };
+    let what =
+        format!("to replace a hung owner a second slot {whose} takes {}", units::bytes(need));
+    match free {
+        Some(free) if free < need => Finding::new(
+            "fence",
+            Level::Warn,
+            format!(
+                "{what}: there is room for {}, so that --takeover hung fails",
+                units::bytes(free)
+            ),
+            more_room(directory),
+        ),
+        _ => Finding::good("fence", format!("{what}: there is room")),
+    }
+}
+
+fn more_room(directory: &Path) -> String {
+    format!(
+        "mount -o remount,size=1G {} (docker run --shm-size=1g, in Kubernetes an emptyDir with medium: Memory)",
+        directory.display()
+    )
 }
 
 fn kind(directory: &Path, tmpfs: bool) -> Finding {
@@ -84,12 +138,15 @@ fn mode(directory: &Path, mode: u32) -> Finding {
     }
 }
 
-fn space(directory: &Path, total: u64, free: u64) -> Finding {
-    let shown = directory.display();
+fn space(directory: &Path, total: u64, free: Option<u64>) -> Finding {
+    let Some(free) = free else {
+        return Finding::good(
+            "shm space",
+            "without a limit of its own: as much as there is memory",
+        );
+    };
     let what = format!("{} of {} free", units::bytes(free), units::bytes(total));
-    let remedy = format!(
-        "mount -o remount,size=1G {shown} (docker run --shm-size=1g, in Kubernetes an emptyDir with medium: Memory)"
-    );
+    let remedy = more_room(directory);
     match free {
         0..SEGMENT => {
             Finding::new("shm space", Level::Bad, format!("{what}: no room for a segment"), remedy)
@@ -265,25 +322,39 @@ fn leftovers(directory: &Path) -> Finding {
         }
     };
     let held = |state| matches!(state, PeerState::Alive | PeerState::Hung(_));
-    let garbage = |kind: &EntryKind| match kind {
-        EntryKind::Bus(snapshot) => {
-            !held(snapshot.stats.master.state) && !held(snapshot.stats.slave.state)
+    let unheld = |kind: &EntryKind| match kind {
+        EntryKind::Bus(snapshot)
+            if !held(snapshot.stats.master.state) && !held(snapshot.stats.slave.state) =>
+        {
+            Some(snapshot.unread != [0, 0])
         }
-        EntryKind::Leftover(_) => true,
-        _ => false,
+        EntryKind::Leftover(_) => Some(false),
+        _ => None,
     };
+    let unheld: Vec<bool> = entries.iter().filter_map(|entry| unheld(&entry.kind)).collect();
+    let unread = unheld.iter().filter(|unread| **unread).count();
     let odd = entries
         .iter()
         .filter(|entry| matches!(entry.kind, EntryKind::Foreign(_) | EntryKind::Unreadable(_)))
         .count();
-    left_over(entries.iter().filter(|entry| garbage(&entry.kind)).count(), odd, entries.len())
+    left_over(unheld.len(), unread, odd, entries.len())
 }
 
-fn left_over(garbage: usize, odd: usize, all: usize) -> Finding {
+fn left_over(unheld: usize, unread: usize, odd: usize, all: usize) -> Finding {
     let there = units::plural(all as u64, "segment");
-    if garbage > 0 {
-        let what = format!("{there}, {garbage} of them held by nobody");
+    let what = format!("{there}, {unheld} of them held by nobody");
+    if unheld > unread {
         return Finding::new("leftovers", Level::Warn, what, "eshm gc --dry-run, then eshm gc");
+    }
+    if unread > 0 {
+        // Waiting for a reader is what they are there for.
+        let remedy = "if nobody will read them: eshm rm NAME, or eshm gc --older 1h";
+        return Finding::new(
+            "leftovers",
+            Level::Warn,
+            format!("{what}, with unread messages"),
+            remedy,
+        );
     }
     if odd > 0 {
         let what = format!("{there}, {odd} of them foreign or not usable");
@@ -303,9 +374,13 @@ mod tests {
     #[test]
     fn the_directory_must_be_large_sticky_and_in_memory() {
         let shm = Path::new("/dev/shm");
-        assert_eq!(level(&space(shm, 64 << 20, 1 << 20)), Level::Bad);
-        assert_eq!(level(&space(shm, 64 << 20, 32 << 20)), Level::Warn);
-        assert_eq!(level(&space(shm, 4 << 30, 2 << 30)), Level::Good);
+        assert_eq!(level(&space(shm, 64 << 20, Some(1 << 20))), Level::Bad);
+        assert_eq!(level(&space(shm, 64 << 20, Some(32 << 20))), Level::Warn);
+        assert_eq!(level(&space(shm, 4 << 30, Some(2 << 30))), Level::Good);
+        assert_eq!(level(&space(shm, 0, None)), Level::Good, "a tmpfs of size=0 has no limit");
+        assert_eq!(level(&fence(shm, None, Some(2 << 20))), Level::Good);
+        assert_eq!(level(&fence(shm, Some(("a", 3 << 20)), Some(2 << 20))), Level::Warn);
+        assert_eq!(level(&fence(shm, Some(("a", 3 << 20)), None)), Level::Good);
         assert_eq!(level(&mode(shm, 0o0777)), Level::Bad);
         assert_eq!(level(&mode(shm, 0o1777)), Level::Good);
         assert_eq!(level(&mode(shm, 0o0700)), Level::Good);
@@ -334,7 +409,9 @@ mod tests {
         assert_eq!(level(&memlock(64 << 10)), Level::Warn);
         assert_eq!(level(&memlock(u64::MAX)), Level::Good);
         assert_eq!(level(&expedited(false)), Level::Warn);
-        assert_eq!(level(&left_over(1, 0, 3)), Level::Warn);
-        assert_eq!(level(&left_over(0, 1, 3)), Level::Warn);
+        assert_eq!(level(&left_over(1, 0, 0, 3)), Level::Warn);
+        assert!(left_over(1, 1, 0, 3).remedy.contains("eshm rm"));
+        assert_eq!(level(&left_over(0, 0, 1, 3)), Level::Warn);
+        assert_eq!(level(&left_over(0, 0, 0, 3)), Level::Good);
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::exit::{FAILED, Failure, Outcome, PEER_GONE, SYSTEM, USAGE};
 use crate::output::{Out, units};
 use crate::record::Block;
+use crate::stdout;
 
 use super::inlet::Inlet;
 
@@ -54,6 +55,7 @@ impl Copy {
     /// The copy at `path`, begun by an earlier receiver or new; "-" is stdout.
     pub fn open(path: &Path) -> Outcome<Copy> {
         if path == Path::new("-") {
+            stdout::must_be_open()?;
             return Ok(Copy {
                 place: Place::Stream(Box::new(Out::stdout())),
                 have: 0,

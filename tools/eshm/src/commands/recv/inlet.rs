@@ -1,6 +1,5 @@
 //! The reading end: waits for messages, notices when no more will come.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use eshm::{Batch, Endpoint, Error, MessageId, Peek, PeerState};
@@ -9,7 +8,7 @@ use tracing::info;
 use crate::exit::{Failure, Outcome, TIMEOUT};
 use crate::open;
 use crate::output::progress::Progress;
-use crate::output::units;
+use crate::output::{pid, units};
 use crate::signals::{SLICE, Stop};
 
 /// Messages and bytes taken in one call.
@@ -114,19 +113,14 @@ impl<'a> Inlet<'a> {
         Ok(())
     }
 
-    /// Leaves. The last one to leave removes the segment, but not with messages in it: they wait
-    /// for the next receiver.
-    pub fn leave(self, directory: &Path) -> Outcome {
+    /// Leaves; what is unread waits for the next receiver.
+    pub fn leave(self) -> Outcome {
         let stats = self.bus.stats();
         let unread = stats.master_to_slave.backlog + stats.slave_to_master.backlog;
         let name = self.bus.name().to_string();
-        let alone = self.bus.peer().state != PeerState::Alive;
         self.bus.leave()?;
-        if unread == 0 {
-            // While the sender is there this is refused, and its own leaving will do it.
-            let _ = eshm::remove_in(directory, &name, false);
-        } else if alone {
-            info!("{} left in {name} for the next receiver", units::plural(unread, "message"));
+        if unread > 0 {
+            info!("{} left in {name}", units::plural(unread, "unread message"));
         }
         Ok(())
     }
@@ -146,7 +140,7 @@ impl<'a> Inlet<'a> {
         if peer.state == PeerState::Dead && !self.said_dead {
             let role = self.bus.role().peer();
             self.progress
-                .say(&format!("the {role} (pid {}) died; waiting for its successor", peer.pid));
+                .say(&format!("the {role} ({}) died; waiting for its successor", pid::of(&peer)));
         }
         self.said_dead = peer.state == PeerState::Dead;
         peer.state == PeerState::Left

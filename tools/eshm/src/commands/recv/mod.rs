@@ -87,8 +87,7 @@ impl Args {
     /// Receives.
     pub fn run(self) -> Outcome {
         let stop = Stop::install()?;
-        let mut options = self.bus.options(Role::Slave)?;
-        options.cleanup(eshm::Cleanup::Never);
+        let options = self.bus.options(Role::Slave)?;
         // Looked at before the bus is opened: a wrong path must not cost a message.
         let file = self.file.as_deref().map(file::Copy::open).transpose()?;
         let sink = match file {
@@ -107,7 +106,7 @@ impl Args {
         let (messages, bytes) = inlet.done();
         info!("received {messages} messages, {bytes} bytes");
         inlet.warn_of_losses();
-        let left = inlet.leave(&self.bus.place.dir);
+        let left = inlet.leave();
         outcome.and(left)
     }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::exit::{Failure, Outcome, SYSTEM};
 use crate::output::{Out, escape, hexdump};
-use crate::record;
+use crate::{record, stdout};
 
 use super::{Args, Format};
 
@@ -35,7 +35,10 @@ impl Sink {
     /// The output that the command line asks for.
     pub fn open(args: &Args) -> Outcome<Sink> {
         let out: Box<dyn Write> = match &args.output {
-            None => Box::new(Out::stdout()),
+            None => {
+                stdout::must_be_open()?;
+                Box::new(Out::stdout())
+            }
             Some(path) => {
                 let mut options = OpenOptions::new();
                 options.create(true).write(true).append(args.append).truncate(!args.append);

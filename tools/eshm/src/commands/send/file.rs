@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::commands::pace::Pace;
 use crate::exit::{Failure, Outcome, USAGE};
 use crate::record::{BLOCK_HEADER, Block};
 
@@ -12,7 +13,13 @@ use super::input::Input;
 use super::outlet::Outlet;
 
 /// Sends the file in blocks of `block` bytes; the first `done` messages are sent already.
-pub fn send(mut input: Input<'_>, outlet: &mut Outlet<'_>, block: u64, done: u64) -> Outcome {
+pub fn send(
+    mut input: Input<'_>,
+    outlet: &mut Outlet<'_>,
+    block: u64,
+    done: u64,
+    mut pace: Option<Pace>,
+) -> Outcome {
     let block = fit(block, outlet)?;
     if done == 0 {
         outlet.put(&Block::Begin(input.size()).header())?;
@@ -28,6 +35,9 @@ pub fn send(mut input: Input<'_>, outlet: &mut Outlet<'_>, block: u64, done: u64
         }
     }
     loop {
+        if let Some(pace) = &mut pace {
+            pace.wait(outlet.stop())?;
+        }
         let sent = send_block(&mut input, outlet, offset, block)?;
         if sent == 0 {
             break;

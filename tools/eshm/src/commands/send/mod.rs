@@ -13,13 +13,13 @@ mod outlet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use eshm::{Geometry, Overflow, Role};
+use eshm::{Cleanup, Geometry, Overflow, Role};
 use serde_json::json;
 use tracing::info;
 
 use crate::commands::pace::Pace;
 use crate::exit::Outcome;
-use crate::open::Bus;
+use crate::open::{Bus, CleanupArg};
 use crate::output::progress::Progress;
 use crate::parse;
 use crate::record::{Format, Source};
@@ -58,14 +58,14 @@ pub struct Args {
     /// End after that many messages
     #[arg(short = 'n', long, value_name = "N", value_parser = parse::count)]
     count: Option<u64>,
-    /// Messages per second, no more
+    /// Messages per second, no more; of a file, blocks
     #[arg(long, value_name = "PER_S", value_parser = parse::count)]
     rate: Option<u64>,
     /// Give up when for that long there was no room, or at the end no reader
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     timeout: Option<Duration>,
-    /// Do not wait at the end until all is read: leave it in the segment
-    #[arg(long)]
+    /// The same as --cleanup never: do not wait at the end until all is read, but leave it in the bus
+    #[arg(long, conflicts_with = "cleanup")]
     keep: bool,
     /// Do not go on where a killed sender of the same input stopped, but send all of it
     #[arg(long)]
@@ -85,7 +85,9 @@ impl Args {
         let input = Input::open(self.file.as_deref().or(self.input.as_deref()), &stop)?;
         let started = Instant::now();
         let mut options = self.bus.options(Role::Master)?;
-        options.auto_cleanup(!self.keep);
+        if self.keep {
+            options.cleanup(Cleanup::Never);
+        }
         if self.file.is_some() && self.bus.frames.is_none() && self.bus.frame_size.is_none() {
             let role = self.bus.role_or(Role::Master);
             let wide = Geometry { frame_size: 64, frames: 1 << 16, overflow: Overflow::Refuse };
@@ -95,12 +97,18 @@ impl Args {
         }
         let bus = self.bus.open(&options, self.timeout, &stop)?;
         let progress = Progress::new("sent", input.size(), self.quiet);
-        let mut outlet = Outlet::new(bus, &stop, self.timeout, progress);
+        let mut outlet =
+            Outlet::new(bus, self.bus.place.dir.clone(), &stop, self.timeout, progress);
         let resumed_at = self.send_all(input, &mut outlet)?;
-        if !self.keep {
+        if !self.keeps() {
             outlet.wait_until_read()?;
         }
         self.summarise(&outlet, resumed_at, started.elapsed())
+    }
+
+    /// Whether the messages are to be left for whoever comes.
+    fn keeps(&self) -> bool {
+        self.keep || self.bus.cleanup == Some(CleanupArg::Never)
     }
 
     /// Sends the input; gives the number of messages that a predecessor had sent already.
@@ -112,7 +120,8 @@ impl Args {
             outlet.say(&format!("going on after {done} messages that are sent already"));
         }
         if self.file.is_some() {
-            file::send(input, outlet, journal.block(), done)?;
+            let pace = self.rate.map(|rate| Pace::new(rate as f64));
+            file::send(input, outlet, journal.block(), done, pace)?;
         } else {
             self.send_messages(input, outlet, done)?;
         }

@@ -1,8 +1,9 @@
 //! The writing end: waits for room, says for whom it waits, and ends when it was told to.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use eshm::{Claim, Endpoint, Error, RingStats, Role};
+use eshm::{Claim, Endpoint, Error, PeerState, RingStats, Role};
 
 use crate::exit::{Failure, Outcome, TIMEOUT};
 use crate::open;
@@ -16,6 +17,7 @@ const SAY_AFTER: Duration = Duration::from_secs(1);
 /// A bus to write into.
 pub struct Outlet<'a> {
     bus: Endpoint,
+    directory: PathBuf,
     stop: &'a Stop,
     timeout: Option<Duration>,
     progress: Progress,
@@ -23,14 +25,15 @@ pub struct Outlet<'a> {
 }
 
 impl<'a> Outlet<'a> {
-    /// Writes into `bus`; waits for room up to `timeout` for each message.
+    /// Writes into `bus`, which is in `directory`; waits for room up to `timeout` for each message.
     pub fn new(
         bus: Endpoint,
+        directory: PathBuf,
         stop: &'a Stop,
         timeout: Option<Duration>,
         progress: Progress,
     ) -> Outlet<'a> {
-        Outlet { bus, stop, timeout, progress, said: false }
+        Outlet { bus, directory, stop, timeout, progress, said: false }
     }
 
     /// The endpoint.
@@ -162,7 +165,15 @@ impl<'a> Outlet<'a> {
         if waited >= SAY_AFTER && !self.said {
             self.said = true;
             let unread = units::plural(self.ring().backlog, "message");
-            self.say(&format!("waiting: {unread} unread, {}", open::other_side(&self.bus)));
+            let who = open::other_side(&self.bus);
+            let hint = match self.bus.peer().state {
+                PeerState::Absent => {
+                    let directory = self.directory.display();
+                    format!("; the other side must see the same {directory}")
+                }
+                _ => String::new(),
+            };
+            self.say(&format!("waiting: {unread} unread, {who}{hint}"));
         }
         Ok(())
     }

@@ -6,13 +6,14 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{
-    Block, BorderType, Paragraph, Row as TableRow, Sparkline, Table, TableState,
+    Block, BorderType, Paragraph, Row as TableRow, Sparkline, Table, TableState, Wrap,
 };
 
+use crate::clock;
 use crate::output::percentiles::{self, Summary};
-use crate::output::{escape, json, units};
+use crate::output::{escape, json, pid, units};
 
-use super::model::{Heart, Model, NO_WAIT_NS, Row, Way};
+use super::model::{CURVE_STEP, Heart, Model, NO_WAIT_NS, Row, Subject, Way};
 
 /// Colours, or only bold and dim.
 #[derive(Debug, Clone, Copy)]
@@ -60,19 +61,52 @@ impl Theme {
 
 /// From this width on there is room for beats in the list.
 const WIDE: u16 = 100;
+/// Below this width the list has no bars and no waits.
+const FULL: u16 = 72;
+/// Below this width it has what is unread as its only number, and the detail is a list of words.
+const NARROW: u16 = 48;
+/// Below this nothing can be told.
+const LEAST: (u16, u16) = (16, 4);
 
 /// Everything.
 pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        let words = format!("needs {} x {}", LEAST.0, LEAST.1);
+        frame.render_widget(Paragraph::new(words).wrap(Wrap { trim: true }), area);
+        return;
+    }
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)])
-            .areas(frame.area());
+            .areas(area);
     frame.render_widget(header(model, theme), head);
-    match model.chosen() {
-        None => frame.render_widget(nothing(theme), body),
-        Some(row) if model.shows_detail() => detail(frame, row, theme, body),
-        Some(_) => overview(frame, model, theme, body),
+    match (model.subject(), model.chosen()) {
+        (Some(subject), None) => frame.render_widget(gone(subject, theme), body),
+        (Some(_), Some(row)) if area.width < NARROW => {
+            frame.render_widget(words(row, theme), body);
+        }
+        (Some(_), Some(row)) => detail(frame, row, theme, body),
+        (None, None) => frame.render_widget(nothing(theme), body),
+        (None, Some(_)) => overview(frame, model, theme, body),
     }
-    frame.render_widget(keys(model, theme), foot);
+    frame.render_widget(keys(model, theme, area.width), foot);
+}
+
+/// In the place of the detail of a bus that is not here.
+fn gone(subject: &Subject, theme: Theme) -> Paragraph<'static> {
+    let name = escape::bytes(subject.name.as_bytes());
+    let (what, then) = if subject.was_here {
+        (format!(" {name} is gone."), " It is shown again should it come back.")
+    } else {
+        (format!(" No bus {name} is here."), " It is shown when it comes.")
+    };
+    let lines = vec![
+        Line::default(),
+        Line::styled(what, theme.bold()),
+        Line::styled(then, theme.dim()),
+        Line::styled(" enter: all buses", theme.dim()),
+    ];
+    Paragraph::new(lines).wrap(Wrap { trim: false })
 }
 
 fn header(model: &Model, theme: Theme) -> Line<'static> {
@@ -87,8 +121,11 @@ fn header(model: &Model, theme: Theme) -> Line<'static> {
     Line::from(spans)
 }
 
-fn keys(model: &Model, theme: Theme) -> Line<'static> {
-    let enter = if model.shows_detail() { "all buses" } else { "detail" };
+fn keys(model: &Model, theme: Theme, width: u16) -> Line<'static> {
+    if width < FULL {
+        return Line::styled(" ↑↓ enter p r q", theme.bold());
+    }
+    let enter = if model.subject().is_some() { "all buses" } else { "detail" };
     let pause = if model.is_paused() { "go on" } else { "pause" };
     let mut spans = Vec::new();
     for (key, meaning) in
@@ -109,32 +146,29 @@ fn nothing(theme: Theme) -> Paragraph<'static> {
             theme.dim(),
         ),
     ];
-    Paragraph::new(lines)
+    Paragraph::new(lines).wrap(Wrap { trim: false })
 }
 
 /// A line for each bus.
 fn overview(frame: &mut Frame<'_>, model: &Model, theme: Theme, area: Rect) {
-    let shows_beats = area.width >= WIDE;
-    let heart = Constraint::Length(if shows_beats { 9 } else { 1 });
-    let head = ["name", "M", "S", "m>s", "unread", "", "wait", "s>m", "unread", "", "wait"];
-    let widths = [
-        Constraint::Fill(1),
-        heart,
-        heart,
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(7),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(7),
-    ];
-    let rows = model.rows().iter().map(|row| overview_row(row, shows_beats, theme));
+    let heart = if area.width >= WIDE { 9 } else { 1 };
+    let mut columns = vec![("name", 0), ("M", heart), ("S", heart)];
+    match area.width {
+        FULL.. => {
+            columns.extend([("m>s", 8), ("unread", 6), ("", 6), ("wait", 7)]);
+            columns.extend([("s>m", 8), ("unread", 6), ("", 6), ("wait", 7)]);
+        }
+        NARROW..FULL => columns.extend([("m>s", 8), ("unread", 6), ("s>m", 8), ("unread", 6)]),
+        _ => columns.push(("unread", 6)),
+    }
+    let widths = columns.iter().map(|&(_, width)| match width {
+        0 => Constraint::Fill(1),
+        width => Constraint::Length(width),
+    });
+    let head = columns.iter().map(|&(name, _)| heading(name));
+    let rows = model.rows().iter().map(|row| overview_row(row, area.width, theme));
     let table = Table::new(rows, widths)
-        .header(
-            TableRow::new(head.map(heading)).style(theme.bold().add_modifier(Modifier::UNDERLINED)),
-        )
+        .header(TableRow::new(head).style(theme.bold().add_modifier(Modifier::UNDERLINED)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut state = TableState::new().with_selected(Some(model.selected()));
     frame.render_stateful_widget(table, area, &mut state);
@@ -146,22 +180,29 @@ fn heading(name: &'static str) -> Line<'static> {
     if number { Line::raw(name).right_aligned() } else { Line::raw(name) }
 }
 
-fn overview_row(row: &Row, shows_beats: bool, theme: Theme) -> TableRow<'static> {
+fn overview_row(row: &Row, width: u16, theme: Theme) -> TableRow<'static> {
     let mut cells = vec![Line::raw(escape::bytes(row.name().as_bytes()))];
     cells.extend(row.hearts.iter().map(|heart| {
         let mut spans = vec![Span::styled(mark(heart), theme.state(heart.state))];
-        if shows_beats && heart.state == PeerState::Alive {
+        if width >= WIDE && heart.state == PeerState::Alive {
             spans.push(Span::styled(format!(" {}", units::rate(heart.rate)), theme.dim()));
         }
         Line::from(spans)
     }));
+    if width < NARROW {
+        let both = Direction::BOTH.map(|direction| row.ring(direction).1.backlog);
+        cells.push(Line::raw(short(both[0] + both[1])).right_aligned());
+        return TableRow::new(cells);
+    }
     for (direction, way) in Direction::BOTH.into_iter().zip(&row.ways) {
         let (_, ring) = row.ring(direction);
         let share = share(ring.backlog_frames, ring.frames);
         cells.push(Line::raw(units::rate(way.rate)).right_aligned());
         cells.push(Line::raw(short(ring.backlog)).right_aligned());
-        cells.push(Line::styled(bar(share, 6), theme.fill(share)));
-        cells.push(Line::raw(wait(way)).right_aligned());
+        if width >= FULL {
+            cells.push(Line::styled(bar(share, 6), theme.fill(share)));
+            cells.push(Line::raw(wait(way)).right_aligned());
+        }
     }
     TableRow::new(cells)
 }
@@ -216,6 +257,26 @@ fn bar(share: f64, width: usize) -> String {
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
 }
 
+/// One bus on a narrow screen: what there is to say, a few words a line.
+fn words(row: &Row, theme: Theme) -> Paragraph<'static> {
+    let mut lines = vec![Line::styled(escape::bytes(row.name().as_bytes()), theme.bold())];
+    for (name, heart) in ["master", "slave"].into_iter().zip(&row.hearts) {
+        lines.push(Line::from(vec![
+            Span::raw(format!("{} {name} ", mark(heart))),
+            Span::styled(heart.state.name(), theme.state(heart.state)),
+        ]));
+    }
+    for (direction, way) in Direction::BOTH.into_iter().zip(&row.ways) {
+        let (_, ring) = row.ring(direction);
+        lines.push(Line::styled(direction.to_string(), theme.bold()));
+        lines.push(Line::raw(format!(" {}", units::rate(way.rate))));
+        let full = share(ring.backlog_frames, ring.frames) * 100.0;
+        lines.push(Line::raw(format!(" {} unread, {full:.0} %", short(ring.backlog))));
+        lines.push(Line::raw(format!(" wait {}", wait(way))));
+    }
+    Paragraph::new(lines).wrap(Wrap { trim: false })
+}
+
 /// One bus: its roles, and each direction with its ring, its rates and its waits.
 fn detail(frame: &mut Frame<'_>, row: &Row, theme: Theme, area: Rect) {
     let [top, down, up] =
@@ -247,7 +308,16 @@ fn about(row: &Row, theme: Theme) -> Vec<Line<'static>> {
         let state = Span::styled(heart.state.name(), theme.state(heart.state));
         let rest = match heart.state {
             PeerState::Absent => String::new(),
-            _ => format!(", pid {}, epoch {}, {:.0} beats/s", heart.pid, heart.epoch, heart.rate),
+            state => {
+                let silent = match state {
+                    PeerState::Hung(silent) => {
+                        format!(" for at least {}", units::nanos(clock::ns(silent)))
+                    }
+                    _ => String::new(),
+                };
+                let who = pid::of(&heart.who);
+                format!("{silent}, {who}, epoch {}, {:.0} beats/s", heart.epoch, heart.rate)
+            }
         };
         lines.push(Line::from(vec![
             Span::raw(format!(" {} {name:<7}", mark(heart))),
@@ -284,14 +354,23 @@ fn draw_way(
         ring_area,
     );
     frame.render_widget(flow(row, direction, way, theme), numbers);
-    let [curve, waits] =
-        Layout::horizontal([Constraint::Fill(1), Constraint::Length(44)]).spacing(2).areas(below);
+    let wide = if area.width < FULL { 24 } else { 44 };
+    let [left, waits] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Length(wide)]).spacing(2).areas(below);
+    let [label, curve] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(left);
     let newest = way.curve.len().saturating_sub(usize::from(curve.width));
-    frame.render_widget(
-        Sparkline::default().data(way.curve.iter().skip(newest)).style(theme.of(Color::Cyan)),
-        curve,
-    );
-    frame.render_widget(Paragraph::new(histogram(way, theme, usize::from(below.height))), waits);
+    let shown = || way.curve.iter().skip(newest);
+    frame.render_widget(Line::styled(curve_label(shown()), theme.dim()), label);
+    frame.render_widget(Sparkline::default().data(shown()).style(theme.of(Color::Cyan)), curve);
+    let size = (usize::from(wide), usize::from(below.height));
+    frame.render_widget(Paragraph::new(histogram(way, theme, size)), waits);
+}
+
+/// What the curve is, how long it is, and how high.
+fn curve_label<'a>(rates: impl Iterator<Item = &'a u64> + Clone) -> String {
+    let Some(&most) = rates.clone().max() else { return "rate".to_string() };
+    let seconds = rates.count() as f64 * CURVE_STEP.as_secs_f64();
+    format!("rate, {seconds:.0} s, top {}", units::rate(most as f64))
 }
 
 /// The ring, unrolled: what is unread, and the mark of its highest tide.
@@ -345,7 +424,8 @@ fn flow(row: &Row, direction: Direction, way: &Way, theme: Theme) -> Line<'stati
 }
 
 /// How long messages wait, a bar for each power of two.
-fn histogram(way: &Way, theme: Theme, height: usize) -> Vec<Line<'static>> {
+fn histogram(way: &Way, theme: Theme, size: (usize, usize)) -> Vec<Line<'static>> {
+    let (width, height) = size;
     if way.waits.is_empty() {
         return vec![Line::styled("no message waits", theme.dim())];
     }
@@ -357,7 +437,7 @@ fn histogram(way: &Way, theme: Theme, height: usize) -> Vec<Line<'static>> {
     let rows = height.saturating_sub(1);
     let skipped = bands.len().saturating_sub(rows);
     for (low, _, count) in bands.into_iter().skip(skipped) {
-        let filled = bar(count as f64 / most as f64, 26);
+        let filled = bar(count as f64 / most as f64, width.saturating_sub(18));
         lines.push(Line::from(vec![
             Span::raw(format!("{:>9} ", time(low))),
             Span::styled(filled, theme.of(Color::Cyan)),
@@ -442,6 +522,48 @@ mod tests {
         }
         let ring = text.lines().find(|line| line.contains('[')).unwrap();
         assert_eq!(ring.chars().filter(|&c| c == '█').count(), 37, "half of the ring: {ring}");
+    }
+
+    #[test]
+    fn the_curve_says_what_it_is() {
+        let mut model = model();
+        model.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
+        model.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
+        let text = screen(&model, 80, 24);
+        assert!(text.contains("rate, 1 s, top 100 k/s"), "{text}");
+    }
+
+    #[test]
+    fn a_bus_that_is_not_here_is_not_replaced_by_another() {
+        let mut absent = Model::new(Some("nosuch".into()));
+        absent.take(Duration::ZERO, vec![snapshot("other", 0, 0, 1)]);
+        let text = screen(&absent, 80, 24);
+        assert!(text.contains("No bus nosuch is here") && !text.contains("other"), "{text}");
+        let mut left = Model::new(Some("a".into()));
+        left.take(Duration::ZERO, vec![snapshot("a", 0, 0, 1), snapshot("b", 0, 0, 1)]);
+        left.take(Duration::from_millis(20), vec![snapshot("b", 0, 0, 1)]);
+        let text = screen(&left, 80, 24);
+        assert!(text.contains("a is gone") && !text.contains("master"), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_screen_tells_the_most_important() {
+        let mut model = model();
+        let text = screen(&model, 20, 10);
+        assert!(
+            text.lines().any(|line| line.starts_with("telem") && line.ends_with("4096")),
+            "{text}"
+        );
+        assert!(text.contains("●") && text.contains('q'), "{text}");
+        model.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
+        model.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
+        let text = screen(&model, 20, 14);
+        for part in ["telemetry", "master alive", "100 k/s", "4096 unread, 50 %", "wait 41.0ms"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(screen(&model, 15, 10).contains("needs 16 x 4"));
+        let medium = screen(&Model::new(None), 40, 10);
+        assert!(medium.contains("eshm demo"), "{medium}");
     }
 
     #[test]

@@ -12,9 +12,10 @@ use crate::output::percentiles;
 
 /// Rates are taken over this long.
 const WINDOW: Duration = Duration::from_secs(1);
-/// A rate for each of that many half seconds is kept.
+/// A rate for each of that many steps is kept.
 const CURVE: usize = 120;
-const CURVE_STEP: Duration = Duration::from_millis(500);
+/// How long a step is.
+pub const CURVE_STEP: Duration = Duration::from_millis(500);
 /// The shortest wait that is kept, a histogram knowing no zero: none at all.
 pub const NO_WAIT_NS: u64 = 1;
 
@@ -31,15 +32,25 @@ pub enum Action {
 pub struct Model {
     rows: Vec<Row>,
     selected: usize,
-    wanted: Option<String>,
-    detail: bool,
+    /// The bus whose detail is shown, here or not.
+    subject: Option<Subject>,
     paused: bool,
 }
 
+/// The bus that the detail is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Its name.
+    pub name: String,
+    /// Whether it was here at some time.
+    pub was_here: bool,
+}
+
 impl Model {
-    /// Nothing seen yet; the detail of `wanted` is shown once it is there.
+    /// Nothing seen yet; begins with the detail of `wanted`.
     pub fn new(wanted: Option<String>) -> Model {
-        Model { rows: Vec::new(), selected: 0, detail: wanted.is_some(), wanted, paused: false }
+        let subject = wanted.map(|name| Subject { name, was_here: false });
+        Model { rows: Vec::new(), selected: 0, subject, paused: false }
     }
 
     /// A look at all buses, taken at `now`.
@@ -47,7 +58,8 @@ impl Model {
         if self.paused {
             return;
         }
-        let chosen = self.wanted.take().or_else(|| self.chosen().map(|row| row.name().to_string()));
+        let subject = self.subject.as_ref().map(|subject| subject.name.clone());
+        let chosen = subject.or_else(|| self.chosen().map(|row| row.name().to_string()));
         let mut old: Vec<Row> = std::mem::take(&mut self.rows);
         for snapshot in snapshots {
             // Another segment under the same name begins anew.
@@ -62,9 +74,22 @@ impl Model {
         let found =
             chosen.as_ref().and_then(|name| self.rows.iter().position(|row| row.name() == name));
         self.selected = found.unwrap_or(self.selected).min(self.rows.len().saturating_sub(1));
-        if found.is_none() && self.rows.is_empty() {
-            self.wanted = chosen;
+        if let Some(subject) = &mut self.subject {
+            subject.was_here |= found.is_some();
         }
+    }
+
+    /// Chooses a row; the detail, if shown, is then about it.
+    fn choose(&mut self, index: usize) {
+        self.selected = index;
+        if self.subject.is_some() {
+            self.show_detail();
+        }
+    }
+
+    fn show_detail(&mut self) {
+        let row = self.rows.get(self.selected);
+        self.subject = row.map(|row| Subject { name: row.name().to_string(), was_here: true });
     }
 
     /// A key was pressed.
@@ -75,13 +100,14 @@ impl Model {
                 return Action::Quit;
             }
             KeyCode::Char('q') => return Action::Quit,
-            KeyCode::Esc if self.detail => self.detail = false,
+            KeyCode::Esc if self.subject.is_some() => self.subject = None,
             KeyCode::Esc => return Action::Quit,
-            KeyCode::Up | KeyCode::Char('k') => self.selected = self.selected.saturating_sub(1),
-            KeyCode::Down | KeyCode::Char('j') => self.selected = (self.selected + 1).min(last),
-            KeyCode::Home => self.selected = 0,
-            KeyCode::End => self.selected = last,
-            KeyCode::Enter => self.detail = !self.detail,
+            KeyCode::Up | KeyCode::Char('k') => self.choose(self.selected.saturating_sub(1)),
+            KeyCode::Down | KeyCode::Char('j') => self.choose((self.selected + 1).min(last)),
+            KeyCode::Home => self.choose(0),
+            KeyCode::End => self.choose(last),
+            KeyCode::Enter if self.subject.is_some() => self.subject = None,
+            KeyCode::Enter => self.show_detail(),
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('r') => self.rows.iter_mut().for_each(Row::reset),
             _ => {}
@@ -99,14 +125,17 @@ impl Model {
         self.selected
     }
 
-    /// The chosen one.
+    /// The chosen one; in the detail the one that this is about, if it is here.
     pub fn chosen(&self) -> Option<&Row> {
-        self.rows.get(self.selected)
+        match &self.subject {
+            Some(subject) => self.rows.iter().find(|row| row.name() == subject.name),
+            None => self.rows.get(self.selected),
+        }
     }
 
-    /// Whether the detail of the chosen one is to be shown.
-    pub fn shows_detail(&self) -> bool {
-        self.detail
+    /// What the detail is about, if it is to be shown.
+    pub fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
     }
 
     /// Whether time stands still.
@@ -235,7 +264,7 @@ pub struct Heart {
     /// Alive, hung and so on.
     pub state: PeerState,
     /// The process.
-    pub pid: u32,
+    pub who: Peer,
     /// How many owners the role had.
     pub epoch: u64,
 }
@@ -248,7 +277,7 @@ impl Heart {
             since: (now, 0),
             rate: 0.0,
             state: PeerState::Absent,
-            pid: 0,
+            who: Peer::default(),
             epoch: 0,
         }
     }
@@ -272,7 +301,7 @@ impl Heart {
             PeerState::Hung(_) => true,
             _ => false,
         };
-        (self.pid, self.epoch) = (role.pid, role.epoch);
+        (self.who, self.epoch) = (*role, role.epoch);
         self.state = if hangs { PeerState::Hung(silent.max(stale_after)) } else { role.state };
     }
 }
@@ -356,13 +385,30 @@ pub mod tests {
     }
 
     #[test]
+    fn the_detail_stays_with_its_bus_even_when_that_is_gone() {
+        let mut model = Model::new(Some("nosuch".into()));
+        model.take(at(0), vec![snapshot("a", 0, 0, 1), snapshot("b", 0, 0, 1)]);
+        assert!(model.chosen().is_none() && !model.subject().unwrap().was_here);
+        model.key(press(KeyCode::Enter));
+        assert_eq!(model.chosen().unwrap().name(), "a");
+        model.key(press(KeyCode::Enter));
+        model.take(at(20), vec![snapshot("b", 0, 0, 1)]);
+        assert!(model.chosen().is_none(), "not its neighbour");
+        assert_eq!(model.subject(), Some(&Subject { name: "a".into(), was_here: true }));
+        model.take(at(40), vec![snapshot("a", 0, 0, 1), snapshot("b", 0, 0, 1)]);
+        assert_eq!(model.chosen().unwrap().name(), "a", "it is back");
+        model.key(press(KeyCode::Down));
+        assert_eq!(model.chosen().unwrap().name(), "b");
+    }
+
+    #[test]
     fn keys_do_what_is_written_on_the_screen() {
         let mut model = Model::new(None);
         model.take(at(0), vec![snapshot("a", 0, 0, 1)]);
         assert_eq!(model.key(press(KeyCode::Enter)), Action::Stay);
-        assert!(model.shows_detail());
+        assert!(model.subject().is_some());
         assert_eq!(model.key(press(KeyCode::Esc)), Action::Stay);
-        assert!(!model.shows_detail());
+        assert!(model.subject().is_none());
         model.key(press(KeyCode::Char('p')));
         model.take(at(20), vec![]);
         assert!(model.is_paused() && model.rows().len() == 1);

@@ -297,6 +297,47 @@ mod tests {
         assert!(!page.contains("NaN") && !page.contains("inf "));
     }
 
+    /// The words of a picture, as far as they reach to the left and to the right, in about the width
+    /// of a wide font.
+    fn words(picture: &str) -> Vec<(f64, f64, &str)> {
+        let texts = picture.split("<text x=\"").skip(1).map(|rest| {
+            let (x, rest) = rest.split_once('"').unwrap();
+            let (tag, rest) = rest.split_once('>').unwrap();
+            let shown = rest.split('<').next().unwrap();
+            let (x, width) = (x.parse::<f64>().unwrap(), shown.chars().count() as f64 * 7.6);
+            let left = match tag {
+                tag if tag.contains(" middle") => x - width / 2.0,
+                tag if tag.contains(" end") => x - width,
+                _ => x,
+            };
+            (left, left + width, shown)
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn no_word_is_cut_off_by_the_edge_of_its_picture() {
+        assert!(!include_str!("page.css").contains("min-width: 6"), "no picture needs a width");
+        let mut results = results();
+        for (transport, messages_per_s) in [("eshm adaptive", 95.2e6), ("two bare copies", 320e3)] {
+            let size = 65_536;
+            results.throughputs.push(Throughput { transport, size, messages_per_s });
+        }
+        let page = page(&results);
+        for width in [960.0, 440.0] {
+            let head = format!("viewBox=\"0 0 {width:.0} ");
+            let pictures: Vec<&str> =
+                page.split("<svg ").filter(|part| part.contains(&head)).collect();
+            assert_eq!(pictures.len(), 3);
+            for (left, right, word) in pictures.into_iter().flat_map(words) {
+                assert!(
+                    left >= -2.0 && right <= width + 2.0,
+                    "{word:?} is at {left} to {right} of {width}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn days_become_dates() {
         assert_eq!(civil(0), (1970, 1, 1));

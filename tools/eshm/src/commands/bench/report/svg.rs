@@ -18,10 +18,36 @@ pub fn text(raw: &str) -> String {
     safe
 }
 
-/// A picture of that size, which shrinks with the page.
-pub fn picture(width: f64, height: f64, title: &str, content: &str) -> String {
+/// For which pages a picture is drawn. Each is drawn twice, so that its words stay readable and
+/// nothing is cut off; the page shows the one that fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// A window.
+    Wide,
+    /// A telephone, or half of a window.
+    Narrow,
+}
+
+impl Page {
+    /// Both.
+    pub const ALL: [Page; 2] = [Page::Wide, Page::Narrow];
+
+    /// How wide a picture is.
+    pub fn width(self) -> f64 {
+        if self == Page::Wide { 960.0 } else { 440.0 }
+    }
+
+    fn class(self) -> &'static str {
+        if self == Page::Wide { "wide" } else { "narrow" }
+    }
+}
+
+/// A picture of that height, which shrinks with the page.
+pub fn picture(page: Page, height: f64, title: &str, content: &str) -> String {
     format!(
-        "<div class=\"scroll\"><svg viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{}\">\n{content}</svg></div>\n",
+        "<svg class=\"{}\" viewBox=\"0 0 {:.0} {height:.0}\" role=\"img\" aria-label=\"{}\">\n{content}</svg>\n",
+        page.class(),
+        page.width(),
         text(title)
     )
 }

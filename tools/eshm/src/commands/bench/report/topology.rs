@@ -3,9 +3,8 @@
 
 use crate::machine::{Cache, Cpu, Machine};
 
-use super::svg;
+use super::svg::{self, Page};
 
-const WIDTH: f64 = 960.0;
 const PAD: f64 = 14.0;
 const CORE_WIDTH: f64 = 150.0;
 const CORE_HEIGHT: f64 = 118.0;
@@ -15,25 +14,29 @@ const MOST: usize = 32;
 
 /// The picture.
 pub fn draw(machine: &Machine, pair: Option<(usize, usize)>) -> String {
+    Page::ALL.map(|page| draw_for(page, machine, pair)).concat()
+}
+
+fn draw_for(page: Page, machine: &Machine, pair: Option<(usize, usize)>) -> String {
     let mut packages: Vec<u32> = machine.cpus.iter().map(|cpu| cpu.package).collect();
     packages.sort_unstable();
     packages.dedup();
     let mut content = String::new();
     let mut y = 2.0;
     for package in packages {
-        let (drawn, height) = draw_package(machine, package, pair, y);
+        let (drawn, height) = draw_package(machine, package, pair, (page.width(), y));
         content.push_str(&drawn);
         y += height + PAD;
     }
-    svg::picture(WIDTH, y, "Cores, threads and caches", &content)
+    svg::picture(page, y, "Cores, threads and caches", &content)
 }
 
-/// One package at `y`, and its height.
+/// One package at `y` on a page of that width, and its height.
 fn draw_package(
     machine: &Machine,
     package: u32,
     pair: Option<(usize, usize)>,
-    y: f64,
+    (page_width, y): (f64, f64),
 ) -> (String, f64) {
     let all: Vec<Vec<&Cpu>> = machine
         .cores()
@@ -42,7 +45,7 @@ fn draw_package(
         .map(|(_, cpus)| cpus)
         .collect();
     let shown = &all[..all.len().min(MOST)];
-    let per_row = (((WIDTH - 2.0 * PAD + PAD) / (CORE_WIDTH + PAD)) as usize).max(1);
+    let per_row = (((page_width - 2.0 * PAD + PAD) / (CORE_WIDTH + PAD)) as usize).max(1);
     let rows = shown.len().div_ceil(per_row);
     let shared = shared_caches(&all);
     let cores_height = rows as f64 * (CORE_HEIGHT + PAD);

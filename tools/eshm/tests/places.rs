@@ -1,0 +1,224 @@
+//! Other places than the usual one: containers, other users' files, directories without room or
+//! entry. What needs root is passed over without it.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use eshm::{PeerState, Role};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use support::{Place, Ran, Running, until};
+
+/// The program in namespaces of its own, with a shell command before it; `None` where that is not
+/// allowed.
+fn apart(place: &Place, flags: &[&str], script: &str) -> Option<Command> {
+    let is_allowed = Command::new("unshare")
+        .args(flags)
+        .arg("true")
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !is_allowed {
+        eprintln!("unshare {flags:?} is not allowed here: nothing was looked at");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command.args(flags).args(["sh", "-c", script]);
+    command.env("ESHM", env!("CARGO_BIN_EXE_eshm")).env("ESHM_DIR", place.dir());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(command)
+}
+
+fn run(mut command: Command) -> Ran {
+    Running::bare(&mut command).end()
+}
+
+/// The process that another one has started.
+fn child_of(pid: Pid) -> Pid {
+    let mut child = None;
+    until("its child", || {
+        let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        child = list.unwrap_or_default().split_whitespace().next().and_then(|pid| pid.parse().ok());
+        child.is_some()
+    });
+    Pid::from_raw(child.unwrap())
+}
+
+const PIDS: [&str; 4] = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+
+#[test]
+fn the_first_process_of_a_container_ends_by_its_signal() {
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let place = Place::new();
+        let _master = place.bus("x").role(Role::Master).open().unwrap();
+        let Some(mut command) = apart(&place, &PIDS, "exec $ESHM recv x") else { return };
+        let recv = Running::bare(&mut command);
+        place.until("x", |now| now.stats.slave.state == PeerState::Alive);
+        assert_eq!(eshm::inspect_in(place.dir(), "x").unwrap().stats.slave.pid, 1);
+        kill(child_of(recv.pid()), signal).unwrap();
+        recv.end().code(code);
+        place.until("x", |now| now.stats.slave.state == PeerState::Left);
+    }
+}
+
+#[test]
+fn pids_of_another_namespace_are_marked() {
+    let place = Place::new();
+    let _master = place.bus("x").role(Role::Master).open().unwrap();
+    let Some(mut command) = apart(&place, &PIDS, "exec $ESHM recv x") else { return };
+    let recv = Running::bare(&mut command);
+    place.until("x", |now| now.stats.slave.state == PeerState::Alive);
+    let ls = place.run(&["ls"]).ok().text();
+    assert!(ls.contains("ns:1 alive") && ls.contains("another PID namespace"), "{ls}");
+    let stat = place.run(&["stat", "x"]).ok().text();
+    assert!(stat.contains("pid 1 of another PID namespace, alive"), "{stat}");
+    let json = place.run(&["stat", "x", "--json"]).ok().json();
+    assert_eq!(
+        (&json["slave"]["foreign_pid"], &json["master"]["foreign_pid"]),
+        (&true.into(), &false.into())
+    );
+    kill(child_of(recv.pid()), Signal::SIGTERM).unwrap();
+    recv.end().code(143);
+}
+
+#[test]
+fn doctor_knows_room_without_limit_and_no_room_for_a_second_slot() {
+    let place = Place::new();
+    let look = |size: &str, before: &str| {
+        let script = format!(
+            "mount -t tmpfs -o mode=1777,size={size} none $ESHM_DIR && {before} $ESHM doctor --json"
+        );
+        apart(&place, &["--mount"], &script).map(|command| {
+            let findings = run(command).json();
+            let of = |check: &str| {
+                let all = findings.as_array().unwrap();
+                all.iter().find(|finding| finding["check"] == check).unwrap().clone()
+            };
+            (of("shm space"), of("fence"))
+        })
+    };
+    let Some((space, fence)) = look("0", "") else { return };
+    assert_eq!((&space["level"], &fence["level"]), (&"good".into(), &"good".into()), "{space}");
+    let full = "echo 1 | $ESHM send big --keep --frames 16384;";
+    let Some((space, fence)) = look("4m", full) else { return };
+    assert_eq!(
+        (&space["level"], &fence["level"]),
+        (&"bad".into(), &"warn".into()),
+        "{space} {fence}"
+    );
+    assert!(fence["what"].as_str().unwrap().contains("second slot of big"), "{fence}");
+    assert!(fence["remedy"].as_str().unwrap().contains("remount"), "{fence}");
+}
+
+#[test]
+fn a_full_directory_says_how_much_is_needed_and_how_much_is_there() {
+    let place = Place::new();
+    let script = "mount -t tmpfs -o size=1m none $ESHM_DIR && $ESHM send x </dev/null";
+    let Some(command) = apart(&place, &["--mount"], script) else { return };
+    let said = run(command).code(9).stderr;
+    for part in [" bytes needed, ", " free)", "No space left", "--frames"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+}
+
+#[test]
+fn who_waits_long_is_told_where_it_looks() {
+    let place = Place::new();
+    let mut recv = Running::bare(&mut place.command(&["recv", "a"]));
+    let said = BufReader::new(recv.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let said: Vec<String> = said.take(2).collect();
+    assert!(said[0].contains("waiting for a master of a"), "{said:?}");
+    let hint = format!("still no eshm_a in {}", place.dir().display());
+    assert!(said[1].contains(&hint) && said[1].contains("the same directory"), "{said:?}");
+    recv.signal(Signal::SIGINT);
+    recv.end().code(130);
+}
+
+#[test]
+fn a_file_of_another_user_names_the_way_to_trust_it() {
+    if !geteuid().is_root() {
+        eprintln!("only root can give a file away: nothing was looked at");
+        return;
+    }
+    let place = Place::new();
+    place.feed(&["send", "a", "--keep"], b"1\n").ok();
+    chown(place.dir().join("eshm_a"), Some(65_534), None).unwrap();
+    let name = nix::unistd::User::from_uid(65_534.into())
+        .unwrap()
+        .map_or("65534".into(), |user| user.name);
+    let refused = place.run(&["recv", "a"]).code(8);
+    assert!(refused.stderr.contains(&format!("--trust {name}")), "{}", refused.stderr);
+    let refused = place.run(&["rm", "a"]).code(8);
+    assert!(
+        !refused.stderr.contains("--trust") && refused.stderr.contains("as that user"),
+        "{}",
+        refused.stderr
+    );
+    let kept = place.run(&["gc", "--older", "0s"]).ok().text();
+    assert!(kept.contains("keep a: it belongs to user 65534"), "{kept}");
+    assert_eq!(place.run(&["recv", "a", "--trust", &name]).ok().text(), "1\n");
+    place.run(&["recv", "a", "--trust", "no such user"]).code(2);
+    chown(place.dir().join("eshm_a"), Some(0), None).unwrap();
+    place.sweep();
+}
+
+/// The program as a user who is nobody here, if this process may become one.
+fn as_nobody(place: &Place, args: &[&str]) -> Option<Ran> {
+    let mut command = place.command(args);
+    command.uid(65_534).gid(65_534);
+    match command.output() {
+        Ok(output) => Some(Ran::of(output)),
+        Err(error) => {
+            eprintln!("this program cannot be run as another user: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_directory_without_entry_is_told_as_such() {
+    let place = Place::new();
+    let closed = place.dir().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(place.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    let ran = as_nobody(&place, &["send", "y", "--dir", closed.to_str().unwrap()]);
+    fs::remove_dir(closed).unwrap();
+    let Some(ran) = ran else { return };
+    let said = ran.code(8).stderr;
+    assert!(said.contains("permission denied in its directory"), "{said}");
+    assert!(said.contains("--dir") && !said.contains("somebody else"), "{said}");
+}
+
+#[test]
+fn an_empty_file_that_stays_is_told_as_such() {
+    let place = Place::new();
+    place.feed(&["send", "a", "--keep"], b"1\n").ok();
+    place.feed(&["send", "b", "--keep"], b"").ok();
+    for name in ["eshm_a", "eshm_b"] {
+        let file = place.dir().join(name);
+        if chown(&file, Some(65_534), None).is_err() {
+            return place.sweep();
+        }
+    }
+    fs::set_permissions(place.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    if let Some(ran) = as_nobody(&place, &["rm", "a", "--json"]) {
+        let ran = ran.code(8);
+        assert_eq!((&ran.json()["removed"], &ran.json()["emptied"]), (&false.into(), &true.into()));
+        assert!(ran.stderr.contains("the empty file stays"), "{}", ran.stderr);
+        assert!(place.run(&["ls"]).ok().text().contains("retired"));
+        let gc = as_nobody(&place, &["gc"]).unwrap().code(1).text();
+        assert!(
+            gc.contains("emptied a: retired and empty") && gc.contains("emptied b: master left"),
+            "{gc}"
+        );
+    }
+    for name in ["eshm_a", "eshm_b"] {
+        fs::remove_file(place.dir().join(name)).unwrap();
+    }
+}

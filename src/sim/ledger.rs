@@ -135,6 +135,12 @@ impl Ledger {
         self.excused.contains(&ino)
     }
 
+    /// Whether anything in this file may have been passed over, which only the ring knows.
+    pub fn has_passed(&self, ino: Ino) -> bool {
+        let mut streams = self.streams.iter().filter(|stream| stream.ino == ino);
+        streams.any(|stream| stream.attempts.iter().any(|attempt| attempt.is_passed))
+    }
+
     // --- writing ------------------------------------------------------------------------------
 
     /// The next attempts of a process; the first of them.

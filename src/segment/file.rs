@@ -24,6 +24,9 @@ use crate::sys::{clock, lock, process, sigbus};
 /// The word that begins a segment of the older C++ library.
 const OLD_MAGIC: u32 = 0x4553_484D;
 
+/// Pages given back in one go by the background thread.
+const TIDY_PIECE: u64 = 16 << 20;
+
 /// The lock byte of a role in a slot.
 pub(crate) fn byte_of(slot: usize, role: Role) -> u64 {
     locks_of(slot) + u64::from(role == Role::Slave)
@@ -347,6 +350,32 @@ impl BusFile {
         let size = shm::facts(self.file())?.size;
         // At the end of the file nothing is allocated.
         if size > off { shm::punch(self.file(), off, self.facts.plan.slot_stride) } else { Ok(()) }
+    }
+
+    /// Gives back a piece of what lies from `at` on in slots that nobody maps and that do not count:
+    /// little enough for a thread whose time is short. Says where the next piece begins, and whether
+    /// somebody was in the way; `None` at the end of the file.
+    pub(crate) fn tidy_piece(&self, at: u64) -> Result<Option<(u64, bool)>> {
+        let (turn, plan) = (self.turn(), &self.facts.plan);
+        let size = shm::facts(self.file())?.size;
+        let at = at.max(plan.slots_off);
+        let slot = ((at - plan.slots_off) / plan.slot_stride) as usize;
+        if at >= size || slot >= SLOTS_MAX {
+            return Ok(None);
+        }
+        let end = plan.slot_off(slot) + plan.slot_stride;
+        if turn.slot() == Some(slot) {
+            return Ok(Some((end, false)));
+        }
+        if !self.try_lock_unused(slot, turn)? {
+            return Ok(Some((end, true)));
+        }
+        let len = (end - at).min(TIDY_PIECE);
+        if self.turn() == turn {
+            shm::punch(self.file(), at, len)?;
+        }
+        self.unlock(bytes_of(slot))?;
+        Ok(Some((at + len, false)))
     }
 
     /// Gives the pages of all slots back that nobody maps and that do not count. True if none is left.

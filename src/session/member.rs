@@ -61,8 +61,11 @@ pub(crate) struct Member {
     in_trouble: AtomicBool,
     /// The file has no name any more, so nobody can come to it.
     is_nameless: AtomicBool,
-    /// Slots that do not count may still have pages.
+    /// Slots that do not count may still have pages; how far a look for them has come; and whether
+    /// nobody was in the way.
     is_untidy: AtomicBool,
+    tidied_to: AtomicU64,
+    is_round_clean: AtomicBool,
     /// When the peer was found gone, 0 while it is not.
     gone_since_ns: AtomicU64,
     /// Counts the changes of the peer's state; a futex within the process.
@@ -90,6 +93,8 @@ impl Member {
             in_trouble: AtomicBool::new(false),
             is_nameless: AtomicBool::new(false),
             is_untidy: AtomicBool::new(true),
+            tidied_to: AtomicU64::new(0),
+            is_round_clean: AtomicBool::new(true),
             gone_since_ns: AtomicU64::new(0),
             peer_changes: AtomicU32::new(0),
             disconnect: AtomicU32::new(options.on_disconnect as u32),
@@ -180,6 +185,7 @@ impl Member {
             true => seat.before.push(old),
             false => seat.before.clear(),
         }
+        self.tidied_to.store(0, Ordering::Relaxed);
         self.is_untidy.store(true, Ordering::Relaxed);
         self.is_unprepared.store(true, Ordering::Relaxed);
         *self.seat.lock() = Some(seat.clone());
@@ -534,8 +540,8 @@ impl Member {
             Ok(is_named) => self.mind_the_name(&segment, is_named),
             Err(error) => self.condemn(error),
         }
-        if self.is_untidy.load(Ordering::Relaxed) && self.tidy(&segment) {
-            self.is_untidy.store(false, Ordering::Relaxed);
+        if self.is_untidy.load(Ordering::Relaxed) {
+            self.tidy(&segment);
         }
     }
 
@@ -552,12 +558,24 @@ impl Member {
         }
     }
 
-    /// Gives back the pages of slots that nobody maps any more. True if there are none.
-    fn tidy(&self, segment: &Segment) -> bool {
+    /// Gives back some of the pages of slots that nobody maps any more, and goes on next time, until all
+    /// are gone. A slot that somebody still maps is tried again in the next round.
+    fn tidy(&self, segment: &Segment) {
         let facts = segment.facts();
-        match BusFile::open_at(&facts.path, None, true) {
-            Ok(Some(bus)) if bus.facts().id == facts.id => bus.tidy().unwrap_or(false),
-            _ => false,
+        let Ok(Some(bus)) = BusFile::open_at(&facts.path, None, true) else { return };
+        // Relaxed, here and below: this thread's own.
+        let at = self.tidied_to.load(Ordering::Relaxed);
+        match bus.tidy_piece(at) {
+            Ok(Some((next, is_in_the_way))) if bus.facts().id == facts.id => {
+                self.tidied_to.store(next, Ordering::Relaxed);
+                self.is_round_clean.fetch_and(!is_in_the_way, Ordering::Relaxed);
+            }
+            Ok(None) => {
+                self.tidied_to.store(0, Ordering::Relaxed);
+                let is_clean = self.is_round_clean.swap(true, Ordering::Relaxed);
+                self.is_untidy.store(!is_clean, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 

@@ -140,6 +140,7 @@ impl Subject {
         for k in spread(path.pcs.len() - 1, self.most) {
             let mut stage = self.set();
             stage.is_hasty = k % 2 == 1;
+            stage.is_anew = k % 4 == 2;
             let came = stage.direct(|child, idle| child.go(&path, k, idle));
             tally.instructions += tally.count(came);
             tally.note(&self.place(format_args!("after {k} instructions")), stage.reckon(self.cut));

@@ -23,6 +23,7 @@
 mod actors;
 mod calls;
 mod command;
+mod events;
 mod heap;
 mod judge;
 mod kernel;

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::events::table;
 use super::play::{Choices, Outcome, play};
 use super::scenario::Scenario;
-use super::schedule::{Choice, Coverage, table};
+use super::schedule::{Choice, Coverage};
 
 /// What was asked for.
 struct Wishes {

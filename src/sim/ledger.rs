@@ -306,13 +306,13 @@ impl Ledger {
         let held = reading.map(|it| Death { from: it.from, to, most: it.most });
         for death in stream.deaths.iter().copied().chain(held) {
             let mut left = death.most;
-            for index in death.from..death.to {
-                let attempt = &stream.attempts[index];
+            let held = stream.attempts.iter().zip(&mut excused);
+            for (attempt, excused) in held.take(death.to).skip(death.from) {
                 if attempt.is_read || left == 0 {
                     break;
                 }
                 if attempt.fate == Fate::Committed && !attempt.is_passed {
-                    excused[index] = true;
+                    *excused = true;
                     left -= 1;
                 }
             }

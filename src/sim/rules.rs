@@ -81,7 +81,7 @@ impl World {
             return;
         }
         if !self.turn_of(ino).is_retired() {
-            return self.fail(format!("file {ino}, a living bus, is unlinked"));
+            self.fail(format!("file {ino}, a living bus, is unlinked"));
         }
     }
 

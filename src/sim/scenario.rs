@@ -95,6 +95,48 @@ pub(super) const FRIEND: u32 = 1001;
 pub(super) const STRANGER: u32 = 2000;
 pub(super) const GROUP: u32 = 100;
 
+/// Whoever comes besides the first two.
+const OTHERS: [Part; 20] = [
+    Part::Master,
+    Part::Slave,
+    Part::Auto,
+    Part::StandBy(false),
+    Part::StandBy(true),
+    Part::StandBy(false),
+    Part::StandBy(true),
+    Part::Usurper(false),
+    Part::Usurper(true),
+    Part::Tap(0),
+    Part::Tap(1),
+    Part::Remover(false),
+    Part::Remover(true),
+    Part::Lister,
+    Part::Planter,
+    Part::Unnamer,
+    Part::Vandal,
+    Part::Holder,
+    Part::Impostor,
+    Part::Both,
+];
+
+impl Plan {
+    /// Like most.
+    fn of(part: Part, uid: u32, most: u64, random: &mut Random) -> Plan {
+        Plan {
+            part,
+            lives: random.one_of(&[1, 1, 2, 3]),
+            ops: random.below(most) as u32 + 1,
+            uid,
+            is_aside: false,
+            has_background: !random.once_in(6),
+            wish: Wish::WhenRead,
+            beat_ms: 1,
+            is_contained: false,
+            has_pidfds: true,
+        }
+    }
+}
+
 impl Scenario {
     pub fn drawn(seed: u64) -> Scenario {
         let mut random = Random::new(seed);
@@ -119,46 +161,13 @@ impl Scenario {
             false => OWNER,
         };
         scenario.heir_uid = user(&mut random);
-        let lives = |random: &mut Random| random.one_of(&[1, 1, 2, 3]);
         let first = [Part::Master, random.one_of(&[Part::Slave, Part::Slave, Part::Auto])];
         for part in first {
-            let plan = Plan {
-                part,
-                lives: lives(&mut random),
-                ops: random.below(12) as u32 + 1,
-                uid: user(&mut random),
-                is_aside: false,
-                has_background: !random.once_in(6),
-                wish: Wish::WhenRead,
-                beat_ms: 1,
-                is_contained: false,
-                has_pidfds: true,
-            };
-            scenario.plans.push(plan);
+            let uid = user(&mut random);
+            scenario.plans.push(Plan::of(part, uid, 12, &mut random));
         }
         for _ in 0..random.one_of(&[0, 1, 1, 2, 2, 3, 4]) {
-            let part = random.one_of(&[
-                Part::Master,
-                Part::Slave,
-                Part::Auto,
-                Part::StandBy(false),
-                Part::StandBy(true),
-                Part::StandBy(false),
-                Part::StandBy(true),
-                Part::Usurper(false),
-                Part::Usurper(true),
-                Part::Tap(0),
-                Part::Tap(1),
-                Part::Remover(false),
-                Part::Remover(true),
-                Part::Lister,
-                Part::Planter,
-                Part::Unnamer,
-                Part::Vandal,
-                Part::Holder,
-                Part::Impostor,
-                Part::Both,
-            ]);
+            let part = random.one_of(&OTHERS);
             let is_member = matches!(part, Part::Master | Part::Slave | Part::Auto);
             let uid = match part {
                 Part::Planter => random.one_of(&[OWNER, STRANGER]),
@@ -166,18 +175,9 @@ impl Scenario {
                 Part::Unnamer | Part::Vandal => OWNER,
                 _ => user(&mut random),
             };
-            scenario.plans.push(Plan {
-                part,
-                lives: lives(&mut random),
-                ops: random.below(10) as u32 + 1,
-                uid,
-                is_aside: is_member && random.once_in(3),
-                has_background: !random.once_in(6),
-                wish: Wish::WhenRead,
-                beat_ms: 1,
-                is_contained: false,
-                has_pidfds: true,
-            });
+            let mut plan = Plan::of(part, uid, 10, &mut random);
+            plan.is_aside = is_member && random.once_in(3);
+            scenario.plans.push(plan);
         }
         scenario.vary(&mut random);
         scenario

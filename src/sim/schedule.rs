@@ -6,9 +6,8 @@
 //! a list from which some are left out still means something, which is what shrinking needs.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use super::calls::{ALL, CALLS, Call};
+use super::calls::{CALLS, Call};
 use super::kernel::{Life, ProcessId};
 use super::random::Random;
 use super::world::{Key, On, State, World, resume, with};
@@ -388,6 +387,19 @@ impl World {
                 }
                 return Next::Refuse(errno);
             }
+            Event::Jump(ns) => {
+                self.now_ns += ns;
+                self.wall_ns += ns;
+                return Next::Suspend;
+            }
+            other => self.apply_quietly(other),
+        }
+        Next::Go
+    }
+
+    /// Those after which the task goes on.
+    fn apply_quietly(&mut self, event: Event) {
+        match event {
             Event::Space(left, for_ns) => {
                 self.is_short = true;
                 let taken = self.kernel.free_pages.saturating_sub(left);
@@ -418,11 +430,6 @@ impl World {
                 }
             }
             Event::Fork(is_bare, for_ns) => self.fork_idle(is_bare, for_ns),
-            Event::Jump(ns) => {
-                self.now_ns += ns;
-                self.wall_ns += ns;
-                return Next::Suspend;
-            }
             Event::Doze(ns) => self.wall_ns += ns,
             Event::Spurious(key) => {
                 if let Some(task) = self.index_of(key).map(|index| &mut self.tasks[index])
@@ -443,8 +450,8 @@ impl World {
                     actor.was_closed = true;
                 }
             }
+            _ => {}
         }
-        Next::Go
     }
 
     /// Something happens to a process, perhaps to the current one.
@@ -645,52 +652,4 @@ fn pass_time() -> bool {
         }
         false
     })
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = |errno: i32| std::io::Error::from_raw_os_error(errno);
-        match *self {
-            Event::Switch(key) => write!(f, "{key} goes on"),
-            Event::Kill(actor, life, 0) => write!(f, "{actor}.{life} is killed"),
-            Event::Kill(actor, life, ns) => {
-                write!(f, "{actor}.{life} is killed, and lingers for {} us", ns / 1000)
-            }
-            Event::Stop(actor, life, ns) => {
-                write!(f, "{actor}.{life} is stopped for {} us", ns / 1000)
-            }
-            Event::Refuse(errno) => write!(f, "refused: {}", error(errno)),
-            Event::Space(pages, ns) => write!(f, "{pages} pages are left for {} us", ns / 1000),
-            Event::Descriptors(actor, life, limit, ns) => {
-                write!(f, "{actor}.{life} may have {limit} descriptors for {} us", ns / 1000)
-            }
-            Event::ReadOnly(ns) => write!(f, "read-only for {} us", ns / 1000),
-            Event::ForbidBarrier(actor, life) => write!(f, "{actor}.{life} may not membarrier"),
-            Event::Fork(is_bare, ns) => {
-                write!(f, "{} for {} us", if is_bare { "clones" } else { "forks" }, ns / 1000)
-            }
-            Event::Jump(ns) => write!(f, "nobody runs for {} us", ns / 1000),
-            Event::Doze(ns) => write!(f, "the machine sleeps for {} us", ns / 1000),
-            Event::Spurious(key) => write!(f, "{key} wakes up for nothing"),
-            Event::CloseAll => write!(f, "closes every descriptor"),
-        }
-    }
-}
-
-/// A line for each call: how often it was made, and what it was met by.
-pub(super) fn table(coverage: &Coverage) -> String {
-    let mut lines =
-        vec![format!("{:<16}{:>12}{:>9}{:>9}  refused", "", "made", "killed", "stopped")];
-    for call in ALL {
-        let at = call as usize;
-        let refused = call.refusals().iter().zip(&coverage.refusals[at]).map(|(errno, count)| {
-            let name = std::io::Error::from_raw_os_error(*errno).to_string();
-            let name = name.split(" (").next().unwrap_or_default().to_lowercase();
-            format!("{name} {count}")
-        });
-        let refused = refused.collect::<Vec<_>>().join(", ");
-        let (made, killed, stopped) = (coverage.count[at], coverage.kills[at], coverage.stops[at]);
-        lines.push(format!("{call:<16?}{made:>12}{killed:>9}{stopped:>9}  {refused}"));
-    }
-    lines.join("\n")
 }

@@ -112,8 +112,10 @@ pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
     }
     let options = options_for(directory, name)?;
     let bus = BusFile::open(&options)?.ok_or_else(|| not_found(&options))?;
-    if !bus.turn().is_retired() {
-        bus.check_turn(bus.turn())?;
+    // Looked at once: it may be retired in this very moment.
+    let turn = bus.turn();
+    if !turn.is_retired() {
+        bus.check_turn(turn)?;
     }
     match session::remove_by_hand(&bus, force)? {
         Removal::Done => Ok(()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::config::{Direction, Geometry, MessageId, Options};
 use crate::error::{Error, Result};
-use crate::ring::{Copied, Cursor};
+use crate::ring::{Copied, Cursor, Place};
 use crate::segment::{self, BusFile, Segment};
 use crate::session::cut_of;
 use crate::sync::light_barrier;
@@ -180,6 +180,17 @@ impl Tap {
         self.segment.is_current()
     }
 
+    /// Where it goes on in the next slot. A tap that began at the newest message of a sealed slot may
+    /// stand behind what a fenced writer wrote there; that never was, and other messages are in its
+    /// place now.
+    fn place_inside(&self) -> Place {
+        let place = self.cursor.place();
+        match cut_of(&self.segment).map(|cut| cut[self.direction as usize].head) {
+            Some(head) if place.pos.wrapping_sub(head.pos) as i64 > 0 => head,
+            _ => place,
+        }
+    }
+
     /// Nothing came: goes to where the bus is now, if it has moved.
     fn follow(&mut self) -> Result<TapMessage> {
         if self.segment.is_current() {
@@ -187,7 +198,7 @@ impl Tap {
         }
         if let Ok(Some(next)) = map_current(&self.options) {
             let ring = next.ring(self.direction);
-            let place = self.cursor.place();
+            let place = self.place_inside();
             // One that has not found a message yet is nowhere.
             let is_placed = place.epoch != 0;
             self.cursor = if is_placed && next.lineage() == self.segment.lineage() {

@@ -165,6 +165,7 @@ impl Play {
     fn check_rest(&self) {
         let scenario = &self.scenario;
         with(|world| {
+            world.excuse_aside(scenario.directory);
             world.ledger.check_rest();
             if let Some(wrong) = world.ledger.wrong.take() {
                 world.fail(wrong);

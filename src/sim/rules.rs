@@ -129,6 +129,18 @@ impl World {
         }
     }
 
+    /// A bus that somebody moved aside by mistake, and was refused to move back, lies there with all
+    /// that is in it; its members bring it back, but there may be none.
+    pub fn excuse_aside(&mut self, directory: &str) {
+        let directory = Path::new(directory);
+        let names = self.kernel.list(super::world::HARNESS, directory).unwrap_or_default();
+        for name in names.iter().filter(|name| name.contains('~') && self.is_short) {
+            if let Some(ino) = self.kernel.at(&directory.join(name)) {
+                self.ledger.excuse(ino);
+            }
+        }
+    }
+
     // --- who is there -------------------------------------------------------------------------
 
     pub fn sit(&mut self, ino: Ino, role: Role) {

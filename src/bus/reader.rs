@@ -381,17 +381,19 @@ impl Reader {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
-        let mut skipped = 0;
+        let first = self.ring.place().number;
         for _ in 0..MOVES_MOST {
-            match self.ring.skip_to_latest() {
-                Ok(passed) => skipped += passed,
-                Err(error) => return self.stumble(error),
+            if let Err(error) = self.ring.skip_to_latest() {
+                return self.stumble(error);
             }
             let before = Arc::clone(&self.segment);
             let _ = self.is_left_alone() || self.attend()?;
             // If the bus has moved, what is newest there may be something else.
             if Arc::ptr_eq(&before, &self.segment) {
-                return Ok(skipped + self.pass_shown()?);
+                // What lay behind a cut was not passed over.
+                let passed = self.ring.place().number.wrapping_sub(first);
+                let passed = if passed > u64::MAX / 2 { 0 } else { passed };
+                return Ok(passed + self.pass_shown(passed > 0)?);
             }
         }
         Err(Error::Lost { what: REPLACED_TOO_OFTEN, unread: 0 })

@@ -158,11 +158,17 @@ impl Player {
 
     // --- members ------------------------------------------------------------------------------
 
-    fn member(&mut self, role: Role, takeover: Takeover, tries: u32) {
+    /// As its plan has it.
+    fn options(&self, role: Role) -> Options {
         let mut options = creating(&self.scenario, self.name(), role);
-        options.takeover(takeover).background(self.plan.has_background);
-        options.cleanup(self.plan.wish.cleanup());
+        options.background(self.plan.has_background).cleanup(self.plan.wish.cleanup());
         options.beat_interval(Duration::from_millis(self.plan.beat_ms));
+        options
+    }
+
+    fn member(&mut self, role: Role, takeover: Takeover, tries: u32) {
+        let mut options = self.options(role);
+        options.takeover(takeover);
         let Some(mut hand) = self.open(&options, tries) else { return };
         for _ in 0..self.plan.ops {
             let trouble = self.act(&mut hand);
@@ -207,9 +213,7 @@ impl Player {
     fn both(&mut self) {
         let mut hands = Vec::new();
         for role in [Role::Master, Role::Slave] {
-            let mut options = creating(&self.scenario, self.name(), role);
-            options.background(self.plan.has_background).cleanup(self.plan.wish.cleanup());
-            hands.extend(self.open(&options, 3));
+            hands.extend(self.open(&self.options(role), 3));
         }
         for _ in 0..self.plan.ops {
             for hand in &mut hands {

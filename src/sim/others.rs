@@ -47,7 +47,9 @@ impl Player {
                     }),
                     Err(error) => {
                         self.judge_look(&error, "listening");
-                        // Whoever found nothing all the time has looked where the bus is.
+                        // Whoever found nothing all the time has looked where the bus is. Its own look
+                        // comes first: the bus may move between the two.
+                        let has_followed = tap.is_current();
                         let is_same = before.is_some() && before == self.turn_at_name();
                         let may_be_kept_out = self.was_refused()
                             || self.scenario.has(|part| {
@@ -59,7 +61,7 @@ impl Player {
                         if matches!(error, Error::Timeout)
                             && is_same
                             && !may_be_kept_out
-                            && !tap.is_current()
+                            && !has_followed
                         {
                             accuse("a tap does not follow the bus".into());
                         }

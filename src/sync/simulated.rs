@@ -143,7 +143,8 @@ impl<T> Mutex<T> {
 
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         mutex_step();
-        (!self.is_locked.replace(true)).then_some(MutexGuard { mutex: self })
+        // Not made in advance: dropping a guard frees the lock, whoever has it.
+        (!self.is_locked.replace(true)).then(|| MutexGuard { mutex: self })
     }
 }
 

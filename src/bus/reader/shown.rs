@@ -193,15 +193,13 @@ impl Reader {
         Ok(Some((self.scratch.as_ptr(), Found::copied(self.scratch.len()))))
     }
 
-    /// Drops a copy that nobody released, if there is something newer: then that was passed over.
-    pub(super) fn pass_shown(&mut self) -> Result<u64> {
-        if self.scratch_id.is_none() {
+    /// Drops a copy that nobody released, if there is something newer, or was and is passed: then the
+    /// copy was passed over too.
+    pub(super) fn pass_shown(&mut self, has_passed: bool) -> Result<u64> {
+        if self.scratch_id.is_none() || !has_passed && self.find_before_cut()?.is_none() {
             return Ok(0);
         }
-        match self.find_before_cut()? {
-            Some(_) => self.scratch_id = None,
-            None => return Ok(0),
-        }
+        self.scratch_id = None;
         Ok(1)
     }
 

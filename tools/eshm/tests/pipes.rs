@@ -321,7 +321,9 @@ fn a_signal_ends_the_wait_for_a_reader_and_for_a_master() {
 #[test]
 fn a_closed_pipe_ends_recv_quietly_and_loses_nothing_that_is_acknowledged() {
     let place = Place::new();
-    let _kept = place.feed(&["send", "a", "--keep"], numbers(0, 5000).as_bytes()).ok();
+    // More than a pipe holds, so that there is still something to write when nobody reads any more.
+    let lines: String = (0..5000).map(|number| format!("{number:>40}\n")).collect();
+    let _kept = place.feed(&["send", "a", "--keep"], lines.as_bytes()).ok();
     let mut recv = Running::bare(&mut place.command(&["recv", "a", "--ack", "--follow"]));
     let mut first = [0; 2];
     recv.child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();

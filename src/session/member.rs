@@ -258,11 +258,9 @@ impl Member {
         let before = watch.state();
         self.observed_ns.store(sight.now_ns, Ordering::Relaxed);
         let asks = watch.look(sight) || (must_ask && before != PeerState::Absent);
-        drop(watch);
-        let is_held = asks.then(|| self.is_peer_there(&segment));
-        let mut watch = self.watch.lock();
-        if let Some(is_held) = is_held {
-            watch.probe(is_held);
+        if asks {
+            // Under the lock: whoever looks at the same time must not find half a verdict.
+            watch.probe(self.is_peer_there(&segment));
         }
         let after = watch.state();
         drop(watch);

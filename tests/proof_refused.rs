@@ -98,6 +98,10 @@ fn every_call(op: Op, role: Role, page: &'static Page, stride: usize) -> Count {
                         *names.entry(fault).or_default() += 1;
                     }
                 }
+            } else if let Err(fault) = stage.remove() {
+                // Cut off without an end, its bus would stay.
+                count.failed += 1;
+                *names.entry(fault).or_default() += 1;
             }
             call += stride;
         }

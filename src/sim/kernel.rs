@@ -2,7 +2,7 @@
 //!
 //! Plain data and functions that change it; nothing here waits, refuses at random or knows of
 //! schedules. Where Linux has a rule that the library leans on, it is here and only here, and
-//! `differential.rs` holds it against the real one.
+//! No test holds it against the real one yet.
 //!
 //! ```text
 //!   process -> table -> descriptor -> description -> inode -> buffer (memory that never moves)

@@ -5,7 +5,9 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use eshm::{Error, PeerState, Role, Takeover};
@@ -13,7 +15,7 @@ use support::*;
 
 children! {
     "waits_for_signal" => waits_for_signal, "parent" => parent, "filtered" => filtered,
-    "crowded" => crowded,
+    "crowded" => crowded, "lowly" => lowly,
 }
 
 /// The background thread of a process.
@@ -282,6 +284,109 @@ fn rebuilding_a_big_bus_stops_no_heart() {
     assert_eq!(watcher.peer().state, PeerState::Alive);
     master.kill();
     drop(child);
+}
+
+/// The longest time that another thread of this process needs to map something, until `work` is done.
+fn longest_mapping(work: impl FnOnce()) -> Duration {
+    let (has_begun, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !is_over.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                drop(Board::new());
+                longest = longest.max(started.elapsed());
+                has_begun.store(true, Ordering::Relaxed);
+            }
+            longest
+        });
+        until("it maps", || has_begun.load(Ordering::Relaxed));
+        work();
+        is_over.store(true, Ordering::Relaxed);
+        other.join().unwrap()
+    })
+}
+
+/// Keeping a big bus in memory takes a while. Meanwhile other threads can map, as a heart must that
+/// follows its bus.
+#[test]
+fn locking_a_big_bus_lets_others_map() {
+    let bus = Bus::new("hlock");
+    let mut master = bus.servant("master", &format!("frames={FRAMES} frame_size=128"));
+    let mut shares = Vec::new();
+    for _ in 0..5 {
+        let mut options = bus.options(Role::Slave);
+        options.lock_memory(true);
+        let (mut opened, mut took) = (None, Duration::ZERO);
+        let longest = longest_mapping(|| {
+            let started = Instant::now();
+            opened = Some(options.open().unwrap());
+            took = started.elapsed();
+        });
+        if !opened.unwrap().refused().is_empty() {
+            return skipped("so much may not be locked here");
+        }
+        shares.push((longest.as_secs_f64() / took.as_secs_f64(), longest, took));
+    }
+    // As above.
+    let best = shares.iter().map(|share| share.0).fold(f64::MAX, f64::min);
+    assert!(best < 0.3, "{shares:?}");
+    master.kill();
+}
+
+/// A thread that seldom runs asks again and again for a peer that is gone; the machine is busy.
+fn lowly(talk: &mut Talk) {
+    let master = servant::options(talk.word(0), &["role=master"]).open().unwrap();
+    let watch = master.watch();
+    talk.say("open");
+    talk.hear();
+    let limit = Instant::now() + Duration::from_secs(8);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let nothing = libc::sched_param { sched_priority: 0 };
+            // SAFETY: the record lives across the call, for this thread alone.
+            let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const nothing) };
+            assert_eq!(done, 0);
+            while Instant::now() < limit {
+                std::hint::black_box(watch.peer());
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| while Instant::now() < limit {});
+        }
+    });
+    talk.say("done");
+}
+
+#[test]
+#[ignore = "a heart waits for a thread that does not run: open"]
+fn a_thread_that_seldom_runs_stops_no_heart() {
+    let bus = Bus::new("srlow");
+    let mut child = Child::spawn("lowly", bus.name());
+    child.expect("open");
+    let mut slave = bus.servant("slave", "");
+    slave.kill();
+    child.tell("go");
+    let path = bus.path();
+    let beat = || {
+        let file = std::fs::File::open(&path).unwrap();
+        let mut word = [0; 8];
+        // Slot 0 begins at 64 KiB; the master's heartbeat lies there.
+        file.read_exact_at(&mut word, 65536 + 256 + 128).unwrap();
+        u64::from_le_bytes(word)
+    };
+    let (mut last, mut since, mut longest) = (beat(), Instant::now(), Duration::ZERO);
+    loop {
+        let now = beat();
+        longest = longest.max(since.elapsed());
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        if child.hear_within(Duration::from_micros(200)).is_some() {
+            break;
+        }
+    }
+    assert!(longest < Duration::from_millis(100), "{longest:?}");
 }
 
 // --- slow hearts ------------------------------------------------------------------------------

@@ -8,9 +8,11 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
+use nix::sys::mman::mlock;
 use nix::sys::stat::{major, minor};
 
 use super::fork::{self, Birth};
@@ -63,15 +65,29 @@ impl Mapping {
     pub(crate) fn prefault(&self) -> Result<()> {
         let advice = if self.writable { Advice::PopulateWrite } else { Advice::PopulateRead };
         // In pieces: meanwhile no other thread of the process can map anything, hearts included.
-        let pieces = (0..self.len()).step_by(PIECE);
-        pieces
-            .map(|off| (off, PIECE.min(self.len() - off)))
+        self.pieces()
             .try_for_each(|(off, len)| self.repeat(|| self.raw.advise_range(advice, off, len)))
     }
 
-    /// Keeps every page in memory.
+    /// Keeps every page in memory, or none if that is refused for some.
     pub(crate) fn lock_memory(&self) -> Result<()> {
-        self.raw.lock().map_err(|error| io_error("mlock", &self.object, &error))
+        // In pieces, as above.
+        for (off, len) in self.pieces() {
+            let place = NonNull::new(self.as_ptr().wrapping_add(off).cast());
+            // SAFETY: inside the mapping, whose bytes are not touched.
+            let locked = place.map_or(Err(Errno::EINVAL), |place| unsafe { mlock(place, len) });
+            if let Err(errno) = locked {
+                let _ = self.raw.unlock(); // of what was locked here, or nothing
+                return Err(os_error("mlock", &self.object, errno as i32));
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it, little by little: offsets and lengths.
+    fn pieces(&self) -> impl Iterator<Item = (usize, usize)> {
+        let len = self.len();
+        (0..len).step_by(PIECE).map(move |off| (off, PIECE.min(len - off)))
     }
 
     /// Asks for huge pages. The kernel says yes even where its settings forbid them, which would

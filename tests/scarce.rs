@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::Path;
+use std::time::Duration;
 
 use eshm::{Endpoint, Error, Peer, SegmentState, Takeover};
 use support::confined::{
@@ -12,7 +13,10 @@ use support::confined::{
 };
 use support::*;
 
-children! { "small" => small, "scarce" => scarce, "threadless" => threadless }
+children! {
+    "small" => small, "scarce" => scarce, "threadless" => threadless, "cut_off" => cut_off,
+    "idle_half" => idle_half,
+}
 
 /// On a file system of three megabytes, with a bus of a good one: its second slot does not fit
 /// beside what somebody else has there.
@@ -245,4 +249,97 @@ fn an_open_without_a_thread_changes_nothing() {
         // Its wish is the last slave's no more.
         until("nothing is left", || room.names().is_empty());
     }
+}
+
+/// On a file system with room for one slot more: whoever allocates it is cut off in the middle. What it
+/// had allocated lies behind the end of the file.
+fn cut_off(talk: &mut Talk) {
+    let place = talk.word(0).to_owned();
+    if !mount_small(&place, "20m") {
+        return talk.say("forbidden");
+    }
+    let dir = format!("dir={place}");
+    let options = |role: &str| servant::options("cut", &[role, &dir, "frames=65536"]);
+    let mut master = options("role=master").open().unwrap();
+    let mut slave = options("role=slave").open().unwrap();
+    send(&mut master, 0..5);
+    let path = Path::new(&place).join("eshm_cut");
+    let before = allocated(&path);
+    // What `allocate` does first, and no more.
+    let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let behind = std::fs::metadata(&path).unwrap().len().next_multiple_of(2 << 20);
+    // SAFETY: numbers only.
+    let done = unsafe {
+        let keep = libc::FALLOC_FL_KEEP_SIZE;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        libc::fallocate(fd, keep, behind as i64, 8 << 20)
+    };
+    assert_eq!(done, 0);
+    assert!(allocated(&path) > before);
+    let mut new = match options("role=master").takeover(Takeover::Always).open() {
+        Ok(new) => new,
+        Err(error) => return talk.say(format!("no takeover any more: {error}")),
+    };
+    send(&mut new, 5..6);
+    assert_eq!(drain(&mut slave), [0, 1, 2, 3, 4, 5]);
+    talk.say("done");
+}
+
+#[track_caller]
+fn must_be_done(mut child: Child) {
+    match child.hear().as_str() {
+        "done" => child.finish(),
+        "forbidden" => skipped("no mount namespace is to be had here"),
+        said => panic!("{said}"),
+    }
+}
+
+#[test]
+fn what_a_killed_builder_allocated_is_in_nobodys_way() {
+    if !is_root() {
+        return;
+    }
+    let room = Room::new();
+    let child = Child::spawn("cut_off", &room.path().display().to_string());
+    must_be_done(child);
+}
+
+/// A slave that only reads: its writing half never makes a call, and stays where it was.
+fn idle_half(talk: &mut Talk) {
+    let place = talk.word(0).to_owned();
+    if !mount_small(&place, "3m") {
+        return talk.say("forbidden");
+    }
+    let dir = format!("dir={place}");
+    let options = |role: &str| servant::options("idle", &[role, &dir, "frames=8192"]);
+    let mut master = options("role=master").open().unwrap();
+    let mut slave = options("role=slave").open().unwrap();
+    let path = Path::new(&place).join("eshm_idle");
+    let before = allocated(&path);
+    for round in 0..4 {
+        send(&mut master, [round]);
+        assert_eq!(read_number(&mut slave), round);
+        match options("role=master").takeover(Takeover::Always).open() {
+            Ok(new) => drop(std::mem::replace(&mut master, new)),
+            Err(error) => return talk.say(format!("round {round}: {error}")),
+        }
+        send(&mut master, [round + 100]);
+        assert_eq!(read_number(&mut slave), round + 100);
+        let is_tidy = comes_true(Duration::from_secs(3), || allocated(&path) <= before);
+        if !is_tidy {
+            return talk.say(format!("round {round}: {} bytes, not {before}", allocated(&path)));
+        }
+    }
+    talk.say("done");
+}
+
+#[test]
+#[ignore = "an idle half keeps its slot: open"]
+fn an_idle_half_keeps_no_slot() {
+    if !is_root() {
+        return;
+    }
+    let room = Room::new();
+    let child = Child::spawn("idle_half", &room.path().display().to_string());
+    must_be_done(child);
 }

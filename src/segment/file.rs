@@ -347,9 +347,9 @@ impl BusFile {
     /// Gives the pages of a slot back; they are zeros then. The caller holds all of its bytes.
     pub(crate) fn wipe(&self, slot: usize) -> Result<()> {
         let off = self.facts.plan.slot_off(slot);
-        let size = shm::facts(self.file())?.size;
-        // At the end of the file nothing is allocated.
-        if size > off { shm::punch(self.file(), off, self.facts.plan.slot_stride) } else { Ok(()) }
+        let punched = shm::punch(self.file(), off, self.facts.plan.slot_stride);
+        // Behind the end of the file is only what somebody allocated who was killed meanwhile.
+        if shm::facts(self.file())?.size > off { punched } else { Ok(()) }
     }
 
     /// Gives back a piece of what lies from `at` on in slots that nobody maps and that do not count:
@@ -381,12 +381,8 @@ impl BusFile {
     /// Gives the pages of all slots back that nobody maps and that do not count. True if none is left.
     pub(crate) fn tidy(&self) -> Result<bool> {
         let turn = self.turn();
-        let size = shm::facts(self.file())?.size;
         let mut is_tidy = true;
         for slot in (0..SLOTS_MAX).filter(|&slot| turn.slot() != Some(slot)) {
-            if self.facts.plan.slot_off(slot) >= size {
-                break;
-            }
             if !self.try_lock_unused(slot, turn)? {
                 is_tidy = false;
                 continue;

@@ -3,10 +3,13 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
 use eshm::{Error, Role};
 use support::*;
 
-children! { "remover" => remover }
+children! { "remover" => remover, "leaver" => leaver }
 
 /// Removes a bus by force, and is killed meanwhile.
 fn remover(talk: &mut Talk) {
@@ -142,4 +145,46 @@ fn without_force_who_is_there_is_not_disturbed() {
     assert!(bus.path().exists());
     let mut slave = bus.slave();
     assert_eq!(drain(&mut slave), [0, 1, 2]);
+}
+
+/// Opens and leaves a bus in a room, so often.
+fn leaver(talk: &mut Talk) {
+    let directory = talk.word(0).to_owned();
+    for _ in 0..talk.number(2) {
+        let dir = format!("dir={directory}");
+        let words = ["role=master", &dir, "frames=2", "cleanup=1"];
+        servant::options(talk.word(1), &words).open().unwrap().leave().unwrap();
+    }
+    talk.say("done");
+}
+
+/// Whoever leaves last looks at what lies beside the name. Somebody planted a file there, and cuts it
+/// short again and again.
+#[test]
+fn a_planted_file_beside_the_name_kills_nobody() {
+    let room = Room::new();
+    let bus = Bus::inside(room.path(), "planted");
+    let retired = {
+        let mut options = bus.options(Role::Master);
+        let master = options.frames(2).open().unwrap();
+        let bytes = std::fs::read(bus.path()).unwrap();
+        drop(master);
+        bytes
+    };
+    let path = room.at(&format!("eshm_{}~0123456789abcdef", bus.name()));
+    let planted = std::fs::File::create(&path).unwrap();
+    let mut child =
+        Child::spawn("leaver", &format!("{} {} 3000", room.path().display(), bus.name()));
+    loop {
+        planted.write_all_at(&retired[..4096], 0).unwrap();
+        // Long enough for it to be found whole.
+        std::hint::black_box((0..2000).map(std::hint::black_box).sum::<u64>());
+        planted.set_len(0).unwrap();
+        if let Some(said) = child.hear_within(Duration::ZERO) {
+            assert_eq!(said, "done");
+            break;
+        }
+    }
+    child.finish();
+    let _ = std::fs::remove_file(path);
 }

@@ -97,12 +97,18 @@ impl BusFile {
     /// what it says.
     pub(crate) fn open_to_look(path: &Path, options: Option<&Options>) -> Result<Option<BusFile>> {
         let checked = BusFile::open_checked(path, options, false)?;
-        Ok(checked.map(|(file, facts)| BusFile {
-            guard: None,
-            header: None,
-            file: Some(file),
-            facts,
-        }))
+        Ok(checked.map(BusFile::unmapped))
+    }
+
+    /// Opens and checks a file to take locks in it and give pages back, and maps nothing of it either:
+    /// it may be anybody's, and the background thread must not wait while a thread of the host maps.
+    pub(crate) fn open_to_tidy(path: &Path) -> Result<Option<BusFile>> {
+        let checked = BusFile::open_checked(path, None, true)?;
+        Ok(checked.map(BusFile::unmapped))
+    }
+
+    fn unmapped((file, facts): (File, Facts)) -> BusFile {
+        BusFile { guard: None, header: None, file: Some(file), facts }
     }
 
     fn open_checked(

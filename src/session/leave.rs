@@ -248,9 +248,13 @@ pub(super) fn take_name_away(bus: &BusFile) -> Result<bool> {
 /// which no name but theirs leads. What goes wrong does so for whoever comes by next.
 fn sweep(bus: &BusFile) {
     for aside in names_aside(&bus.facts().path) {
-        if let Ok(Some(found)) = BusFile::open_at(&aside, None, true)
-            && found.turn().is_retired()
+        // Not mapped: it may be anybody's, who cuts it short meanwhile.
+        if let Ok(Some(found)) = BusFile::open_to_look(&aside, None)
             && found.facts().name == bus.facts().name
+            // A copy, since an error must not count as retired.
+            && found.look_at_header().is_ok_and(|header| {
+                Turn(header.turn.word.load(Ordering::Relaxed)).is_retired()
+            })
         {
             let _ = shm::unlink(&aside);
         }

@@ -560,11 +560,14 @@ impl Member {
     /// are gone. A slot that somebody still maps is tried again in the next round.
     fn tidy(&self, segment: &Segment) {
         let facts = segment.facts();
-        let Ok(Some(bus)) = BusFile::open_at(&facts.path, None, true) else { return };
+        let Ok(Some(bus)) = BusFile::open_to_tidy(&facts.path) else { return };
+        if bus.facts().id != facts.id {
+            return;
+        }
         // Relaxed, here and below: this thread's own.
         let at = self.tidied_to.load(Ordering::Relaxed);
         match bus.tidy_piece(at) {
-            Ok(Some((next, is_in_the_way))) if bus.facts().id == facts.id => {
+            Ok(Some((next, is_in_the_way))) => {
                 self.tidied_to.store(next, Ordering::Relaxed);
                 self.is_round_clean.fetch_and(!is_in_the_way, Ordering::Relaxed);
             }
@@ -573,7 +576,7 @@ impl Member {
                 let is_clean = self.is_round_clean.swap(true, Ordering::Relaxed);
                 self.is_untidy.store(!is_clean, Ordering::Relaxed);
             }
-            _ => {}
+            Err(_) => {}
         }
     }
 

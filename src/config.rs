@@ -445,9 +445,11 @@ impl Options {
         self
     }
 
-    /// The directory of the segment's file, which should be a tmpfs. Default: `/dev/shm`.
+    /// The directory of the segment's file, which should be a tmpfs. One that is named relative to the
+    /// current directory stays the same when that changes. Default: `/dev/shm`.
     pub fn directory(&mut self, directory: impl Into<PathBuf>) -> &mut Self {
-        self.directory = directory.into();
+        let directory = directory.into();
+        self.directory = std::path::absolute(&directory).unwrap_or(directory);
         self
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use eshm::{Disconnect, Endpoint, Error, PeerState, Role, Takeover};
 use support::*;
 
-children! { "by_hand" => by_hand, "limited" => limited, "crowded" => crowded }
+children! { "by_hand" => by_hand, "limited" => limited, "crowded" => crowded, "remover" => remover }
 
 /// A servant that stops, or dies, at a point.
 fn armed(point: &str) -> Servant {
@@ -336,4 +336,39 @@ fn finishing_a_big_replacement_stops_no_heart() {
     assert_eq!(watcher.peer().state, PeerState::Alive);
     old.kill();
     drop(child);
+}
+
+/// Removes a bus by force.
+fn remover(talk: &mut Talk) {
+    let directory = std::path::PathBuf::from(talk.word(0));
+    match eshm::remove_in(&directory, talk.word(1), true) {
+        Ok(()) => talk.say("removed"),
+        Err(error) => talk.say(format!("{error:?}")),
+    }
+}
+
+/// A bus is removed by force, and its remover is slow between moving the name aside and unlinking it.
+/// Its members do not bring the name of a removed bus back.
+#[test]
+fn members_do_not_bring_the_name_of_a_removed_bus_back() {
+    let room = Room::new();
+    let bus = Bus::inside(room.path(), "back");
+    let slow = Duration::from_millis(250);
+    let open = |role| {
+        let mut options = bus.options(role);
+        options.beat_interval(slow).stale_after(10 * slow).open().unwrap()
+    };
+    let pair = (open(Role::Master), open(Role::Slave));
+    let words = format!("{} {}", room.path().display(), bus.name());
+    let mut remover = Child::spawn_with("remover", &words, |command| {
+        command.env("ESHM_FAILPOINTS", "unlink.moved=stop");
+    });
+    until("it is moved aside", || room.names().iter().any(|name| name.contains('~')));
+    let came_back = comes_true(Duration::from_secs(1), || bus.path().exists());
+    remover.signal(libc::SIGCONT);
+    remover.expect("removed");
+    remover.finish();
+    assert!(!bus.path().exists(), "said to be removed, and is there; back meanwhile: {came_back}");
+    assert!(!came_back);
+    drop(pair);
 }

@@ -6,11 +6,12 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
-use eshm::{Direction, Error, Options, Role, Tap, Wait};
+use eshm::{Direction, Error, Options, PeerState, Role, Tap, Wait};
 use support::*;
 
 children! {
     "echo_as" => echo_as, "refused" => refused, "one_core" => one_core, "namespace" => namespace,
+    "wanderer" => wanderer, "mounted" => mounted,
 }
 
 /// A healthy pair whose name was taken away goes on without one.
@@ -318,4 +319,88 @@ fn what_is_there_can_be_seen_and_taken_away() {
     assert!(room.at("eshm_stranger").exists());
     let error = error_of(Tap::open(bus.name(), Direction::MasterToSlave));
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+/// A pair without a name, of which one is stopped for a while: it is not gone.
+#[test]
+fn a_stopped_peer_without_a_name_is_not_gone() {
+    let bus = Bus::new("srhung");
+    let mut master = bus.servant("master", "");
+    let mut slave = bus.slave();
+    std::fs::remove_file(bus.path()).unwrap();
+    let beats = slave.peer().beats;
+    until("it has looked at the name", || slave.peer().beats > beats + 250);
+    send(&mut slave, 0..1);
+    master.stop();
+    until("it hangs", || matches!(slave.peer().state, PeerState::Hung(_)));
+    let written = slave.try_write(&message(1, 100));
+    let read = slave.try_read(&mut [0; 8]);
+    master.go_on();
+    assert_eq!((written, read), (Ok(()), Err(Error::Empty)));
+    master.expect(0, 2);
+    master.must("leave");
+}
+
+/// A host that opens a bus in a directory named relative to where it is, and goes elsewhere: a daemon.
+fn wanderer(talk: &mut Talk) {
+    std::env::set_current_dir(talk.word(0)).unwrap();
+    let master = servant::options(talk.word(1), &["role=master", "dir=."]).open().unwrap();
+    std::env::set_current_dir("/").unwrap();
+    talk.say("open");
+    talk.hear();
+    talk.say(format!("{:?}", master.leave()));
+}
+
+#[test]
+fn a_host_may_change_its_directory() {
+    let room = Room::new();
+    let bus = Bus::inside(room.path(), "chdir");
+    let mut child = Child::spawn("wanderer", &format!("{} {}", room.path().display(), bus.name()));
+    child.expect("open");
+    assert_eq!(child.ask("leave"), "Ok(())");
+    child.finish();
+    assert_eq!(room.names(), [""; 0]);
+}
+
+/// The file of a bus is itself a mount, as a container may have it: its name cannot be moved.
+fn mounted(talk: &mut Talk) {
+    let place = talk.word(0).to_owned();
+    if !confined::mount_small(&place, "3m") {
+        return talk.say("forbidden");
+    }
+    let dir = format!("dir={place}");
+    let options = |role: &str| servant::options("mount", &[role, &dir, "cleanup=1"]);
+    let master = options("role=master").open().unwrap();
+    let path = std::ffi::CString::new(format!("{place}/eshm_mount")).unwrap();
+    // SAFETY: strings that end in NUL; seen by this process alone.
+    let bound = unsafe {
+        let (path, none) = (path.as_ptr(), std::ptr::null());
+        libc::mount(path, path, none, libc::MS_BIND, std::ptr::null())
+    };
+    assert_eq!(bound, 0);
+    talk.say(format!("{:?}", master.leave()));
+    match options("role=master").open() {
+        Ok(mut master) => {
+            send(&mut master, 0..2);
+            assert_eq!(drain(&mut options("role=slave").open().unwrap()), [0, 1]);
+            talk.say("done");
+        }
+        Err(error) => talk.say(format!("{error:?}")),
+    }
+}
+
+#[test]
+fn a_file_that_is_a_mount_is_used_again() {
+    if !is_root() {
+        return;
+    }
+    let room = Room::new();
+    let mut child = Child::spawn("mounted", &room.path().display().to_string());
+    match child.hear().as_str() {
+        "Ok(())" => {}
+        "forbidden" => return skipped("no mount namespace is to be had here"),
+        said => panic!("leaving: {said}"),
+    }
+    child.expect("done");
+    child.finish();
 }

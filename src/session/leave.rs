@@ -216,7 +216,9 @@ pub(super) fn take_name_away(bus: &BusFile) -> Result<bool> {
         Ok(false) => return Ok(false),
         Err(Error::Os { errno: libc::ENOENT, .. }) => return Ok(true),
         Err(Error::Os {
-            errno: libc::EPERM | libc::EACCES | libc::EROFS | libc::EINVAL, ..
+            // Busy: the file is a mount of its own, in a container.
+            errno: libc::EPERM | libc::EACCES | libc::EROFS | libc::EINVAL | libc::EBUSY,
+            ..
         }) => {
             return Ok(false);
         }

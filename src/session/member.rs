@@ -545,10 +545,11 @@ impl Member {
 
     /// The name is gone, or leads to another file; or it is back.
     fn mind_the_name(&self, segment: &Segment, is_named: bool) {
-        // Relaxed: looked at again at every check.
-        if !is_named {
+        // The name of a bus that was removed goes; whoever took it away retired the bus before.
+        if !is_named && !segment.bus().turn().is_retired() {
             leave::bring_name_back(segment.facts());
         }
+        // Relaxed: looked at again at every check.
         if self.is_nameless.swap(!is_named, Ordering::Relaxed) == is_named {
             self.observe(true);
             // The halves look whether they still have anybody.

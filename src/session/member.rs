@@ -252,9 +252,9 @@ impl Member {
     pub(crate) fn observe(&self, must_ask: bool) {
         self.follow_fate();
         let Some(segment) = self.segment().filter(|segment| !segment.is_doomed()) else { return };
-        let lines = segment.role(self.role.peer());
-        let sight = sight_of(lines);
         let mut watch = self.watch.lock();
+        // Under the lock too, so that an older sight does not come after a newer one.
+        let sight = sight_of(segment.role(self.role.peer()));
         let before = watch.state();
         self.observed_ns.store(sight.now_ns, Ordering::Relaxed);
         let asks = watch.look(sight) || (must_ask && before != PeerState::Absent);
@@ -263,28 +263,35 @@ impl Member {
             watch.probe(self.is_peer_there(&segment));
         }
         let after = watch.state();
+        let has_changed = before.name() != after.name();
+        if has_changed {
+            // Under the same lock: of two verdicts the later one tells since when.
+            self.note_gone(after, sight.now_ns);
+        }
         drop(watch);
         if asks && after == PeerState::Alive {
             // It may be another one than before, that came while nobody looked.
             self.announce_peer(&segment);
         }
-        if before.name() != after.name() {
-            let is_gone = !matches!(after, PeerState::Alive | PeerState::Absent);
-            // Relaxed: a time, compared with the clock; nothing hangs on it but patience.
-            let since = self.gone_since_ns.load(Ordering::Relaxed);
-            let since = if !is_gone {
-                0
-            } else if since == 0 {
-                sight.now_ns.max(1)
-            } else {
-                since
-            };
-            self.gone_since_ns.store(since, Ordering::Relaxed);
+        if has_changed {
             // Release: who sees the count sees the time.
             self.peer_changes.fetch_add(1, Ordering::Release);
             futex::wake(&self.peer_changes, i32::MAX);
             self.wake_own(&segment);
         }
+    }
+
+    /// Remembers since when the peer is gone.
+    fn note_gone(&self, state: PeerState, now_ns: u64) {
+        let is_gone = !matches!(state, PeerState::Alive | PeerState::Absent);
+        // Relaxed: a time, compared with the clock; nothing hangs on it but patience.
+        let since = self.gone_since_ns.load(Ordering::Relaxed);
+        let since = match (is_gone, since) {
+            (false, _) => 0,
+            (true, 0) => now_ns.max(1),
+            (true, since) => since,
+        };
+        self.gone_since_ns.store(since, Ordering::Relaxed);
     }
 
     /// Whether somebody holds the peer's role, or has it kept. What cannot be asked counts as held.
@@ -307,17 +314,18 @@ impl Member {
     fn is_peer_running(&self, segment: &Segment) -> bool {
         let lines = segment.role(self.role.peer());
         // Relaxed: written by the owner when it came.
-        let is_near = lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace();
         let pid = lines.pid.load(Ordering::Relaxed);
         let is_here = lines.state.load(Ordering::Relaxed) == ROLE_JOINED;
-        is_here && (!is_near || process::is_running(pid, lines.start_time.load(Ordering::Relaxed)))
+        is_here
+            && (!is_near(lines)
+                || process::is_running(pid, lines.start_time.load(Ordering::Relaxed)))
     }
 
     /// Leaves the pid of a peer in this namespace for the background thread.
     fn announce_peer(&self, segment: &Segment) {
         let lines = segment.role(self.role.peer());
         // Relaxed: a hint; the lock decides.
-        if lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace() {
+        if is_near(lines) {
             self.new_peer.store(lines.pid.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
@@ -437,10 +445,16 @@ impl Member {
     /// ever come again.
     pub(crate) fn orphaned(&self) -> Option<Error> {
         // Relaxed: found out again and again.
-        if !self.is_nameless() || self.peer_state() == PeerState::Alive {
+        if !self.is_nameless() {
             return None;
         }
         let segment = self.segment()?;
+        match self.peer_state() {
+            PeerState::Alive => return None,
+            // It may go on, unless it is so far that its heart is all that is known of it.
+            PeerState::Hung(_) if is_near(segment.role(self.role.peer())) => return None,
+            _ => {}
+        }
         let unread = segment.ring(self.role.writes()).backlog();
         Some(Error::Lost { what: "its file was removed, and the peer is gone", unread })
     }
@@ -630,6 +644,12 @@ impl Member {
             clock::sleep(Duration::from_micros(10));
         }
     }
+}
+
+/// Whether the owner of a role is a process of this one's PID namespace.
+fn is_near(lines: &RoleLines) -> bool {
+    // Relaxed: written by the owner when it came.
+    lines.pid_ns.load(Ordering::Relaxed) == process::pid_namespace()
 }
 
 /// A role as it can be seen in a segment.

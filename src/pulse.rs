@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::session::Member;
-use crate::stats::PeerState;
 use crate::sync::Mutex;
 use crate::sys::poll::Deaths;
 use crate::sys::process::Local;
@@ -167,8 +166,6 @@ fn watch_peers(round: &Round, deaths: &mut Deaths) {
 /// Looks at all peers again when a process died; its lock says whose peer it was.
 fn look_at_peers(round: &Round) {
     for (member, _) in &round.members {
-        if member.peer_state() == PeerState::Alive {
-            member.observe(true);
-        }
+        member.note_death();
     }
 }

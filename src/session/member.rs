@@ -6,14 +6,17 @@
 //! the slot is replaced the member takes the place kept for it in the new one, and each half
 //! follows at its next call. It never changes to another file.
 //!
-//! The background thread must never wait here for a thread of the application: what may take long
-//! (moving, leaving) has a lock of its own, which that thread only tries.
+//! The background thread must never wait here for a thread of the application, which may be one that
+//! seldom runs: it only tries the locks. What may take long (moving, leaving) has one of its own.
 //!
 //! Nothing here may be touched in a forked child: its locks may be held by threads that do not exist
-//! there. Every entry asks [`Member::is_home`] first.
+//! there. Every entry asks [`Member::is_home`] first. Read next: `session/member/heart.rs`.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+mod heart;
+
+use std::ops::DerefMut;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::{Joined, leave, replace, sight_of};
@@ -27,11 +30,6 @@ use crate::stats::{Peer, PeerState, Refusal};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::sys::fork::Birth;
 use crate::sys::{clock, futex, process};
-
-/// Every how many beats the background thread looks at everything, when nothing calls for it.
-const THOROUGH_EVERY: u64 = 16;
-/// How often the background thread looks at the file itself.
-const FILE_CHECK: Duration = Duration::from_millis(100);
 
 /// A segment and the owner number that this endpoint has in it.
 #[derive(Clone)]
@@ -50,6 +48,8 @@ pub(crate) struct Member {
     birth: Birth,
     /// None once it was left.
     seat: Mutex<Option<Seat>>,
+    /// Where the background thread beat last, and does while the seat is locked; its own.
+    heart: Mutex<Weak<Segment>>,
     /// Locked by whoever moves to another slot, chooses a cut, or leaves.
     moving: Mutex<()>,
     watch: Mutex<Watch>,
@@ -84,6 +84,7 @@ impl Member {
         let member = Member {
             role: joined.role,
             birth: Birth::now(),
+            heart: Mutex::new(Arc::downgrade(&seat.segment)),
             seat: Mutex::new(Some(seat)),
             moving: Mutex::new(()),
             watch: Mutex::new(Watch::new(options.beat_interval, options.stale_after)),
@@ -251,8 +252,28 @@ impl Member {
     /// Looks at the peer; asks for its lock if that is needed, or `must_ask`.
     pub(crate) fn observe(&self, must_ask: bool) {
         self.follow_fate();
-        let Some(segment) = self.segment().filter(|segment| !segment.is_doomed()) else { return };
-        let mut watch = self.watch.lock();
+        if let Some(segment) = self.segment().filter(|segment| !segment.is_doomed()) {
+            self.look_at_peer(&segment, self.watch.lock(), must_ask);
+        }
+    }
+
+    /// The same for the background thread: only if nobody else does so in this moment.
+    fn observe_unless_busy(&self, segment: &Segment, must_ask: bool) {
+        self.follow_fate();
+        if segment.is_doomed() {
+            return;
+        }
+        if let Some(watch) = self.watch.try_lock() {
+            self.look_at_peer(segment, watch, must_ask);
+        }
+    }
+
+    fn look_at_peer(
+        &self,
+        segment: &Segment,
+        mut watch: impl DerefMut<Target = Watch>,
+        must_ask: bool,
+    ) {
         // Under the lock too, so that an older sight does not come after a newer one.
         let sight = sight_of(segment.role(self.role.peer()));
         let before = watch.state();
@@ -260,7 +281,7 @@ impl Member {
         let asks = watch.look(sight) || (must_ask && before != PeerState::Absent);
         if asks {
             // Under the lock: whoever looks at the same time must not find half a verdict.
-            watch.probe(self.is_peer_there(&segment));
+            watch.probe(self.is_peer_there(segment));
         }
         let after = watch.state();
         let has_changed = before.name() != after.name();
@@ -271,13 +292,13 @@ impl Member {
         drop(watch);
         if asks && after == PeerState::Alive {
             // It may be another one than before, that came while nobody looked.
-            self.announce_peer(&segment);
+            self.announce_peer(segment);
         }
         if has_changed {
             // Release: who sees the count sees the time.
             self.peer_changes.fetch_add(1, Ordering::Release);
             futex::wake(&self.peer_changes, i32::MAX);
-            self.wake_own(&segment);
+            self.wake_own(segment);
         }
     }
 
@@ -372,7 +393,9 @@ impl Member {
         let interval = self.options.beat_interval.as_nanos() as u64;
         if now.wrapping_sub(self.observed_ns.load(Ordering::Relaxed)) >= interval {
             self.observe(false);
-            self.check_file_if_due(now);
+            if let Some(segment) = self.segment() {
+                self.check_file_if_due(&segment, now);
+            }
         }
     }
 
@@ -469,130 +492,6 @@ impl Member {
     pub(crate) fn set_on_disconnect(&self, behaviour: Disconnect) {
         // Relaxed: a setting.
         self.disconnect.store(behaviour as u32, Ordering::Relaxed);
-    }
-
-    // --- the heart ----------------------------------------------------------------------------
-
-    /// One heartbeat.
-    pub(crate) fn beat(&self) {
-        if let Some(segment) = self.segment() {
-            // Relaxed: watched for change only.
-            segment.role(self.role).beat.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A call of the application that found nothing to do.
-    pub(crate) fn note_progress(&self, segment: &Segment) {
-        let progress = &segment.role(self.role).progress;
-        // Relaxed, and not even atomic as a whole: a figure that is to move.
-        progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    /// What the background thread does for this endpoint at every beat. Nearly always no more than
-    /// to beat and to see the peer's beat: a handful of cache lines.
-    pub(crate) fn tick(&self, now_ns: u64) {
-        // Relaxed: a tick too many does no harm.
-        if self.in_trouble.load(Ordering::Relaxed) {
-            return;
-        }
-        if !self.tick_lightly(now_ns) {
-            self.tick_thoroughly(now_ns);
-        }
-    }
-
-    /// True if there is nothing more to do.
-    fn tick_lightly(&self, now_ns: u64) -> bool {
-        let seat = self.seat.lock();
-        let Some(seat) = seat.as_ref() else { return true };
-        let beat = &seat.segment.role(self.role).beat;
-        // Relaxed: watched for change only; this thread is the one that beats.
-        let own = beat.load(Ordering::Relaxed).wrapping_add(1);
-        beat.store(own, Ordering::Relaxed);
-        let peers = seat.segment.role(self.role.peer()).beat.load(Ordering::Relaxed);
-        let is_quiet = !seat.segment.is_doomed() && !own.is_multiple_of(THOROUGH_EVERY);
-        is_quiet && self.watch.lock().glance(now_ns, peers)
-    }
-
-    #[cold]
-    fn tick_thoroughly(&self, now_ns: u64) {
-        self.observe(false);
-        if let Some(segment) = self.segment() {
-            segment.ring(self.role.writes()).note_high_water();
-        }
-        self.check_file_if_due(now_ns);
-    }
-
-    /// Goes where the bus went, if that can be done at once: for the heart, which is watched there.
-    fn follow_fate(&self) {
-        let is_doomed = |seat: &Seat| seat.segment.is_doomed();
-        if !self.seat.lock().as_ref().is_some_and(is_doomed) {
-            return;
-        }
-        let Some(_moving) = self.moving.try_lock() else { return };
-        let Some(mut seat) = self.seat().filter(is_doomed) else { return };
-        match replace::try_move(&seat, &self.options, self.role) {
-            Ok(Some(new)) => {
-                let old = Arc::clone(&seat.segment);
-                self.sit_down(&mut seat, new);
-                self.call_halves(&old);
-            }
-            Ok(None) => {}
-            Err(error) => self.note(&error),
-        }
-    }
-
-    fn check_file_if_due(&self, now_ns: u64) {
-        let interval = FILE_CHECK.min(self.options.reconnect_interval).as_nanos() as u64;
-        if now_ns.wrapping_sub(self.checked_ns.load(Ordering::Relaxed)) < interval {
-            return;
-        }
-        self.checked_ns.store(now_ns, Ordering::Relaxed);
-        let Some(segment) = self.segment() else { return };
-        match segment.check_file() {
-            Ok(is_named) => self.mind_the_name(&segment, is_named),
-            Err(error) => self.condemn(error),
-        }
-        if self.is_untidy.load(Ordering::Relaxed) {
-            self.tidy(&segment);
-        }
-    }
-
-    /// The name is gone, or leads to another file; or it is back.
-    fn mind_the_name(&self, segment: &Segment, is_named: bool) {
-        // The name of a bus that was removed goes; whoever took it away retired the bus before.
-        if !is_named && !segment.bus().turn().is_retired() {
-            leave::bring_name_back(segment.facts());
-        }
-        // Relaxed: looked at again at every check.
-        if self.is_nameless.swap(!is_named, Ordering::Relaxed) == is_named {
-            self.observe(true);
-            // The halves look whether they still have anybody.
-            self.call_halves(segment);
-        }
-    }
-
-    /// Gives back some of the pages of slots that nobody maps any more, and goes on next time, until all
-    /// are gone. A slot that somebody still maps is tried again in the next round.
-    fn tidy(&self, segment: &Segment) {
-        let facts = segment.facts();
-        let Ok(Some(bus)) = BusFile::open_to_tidy(&facts.path) else { return };
-        if bus.facts().id != facts.id {
-            return;
-        }
-        // Relaxed, here and below: this thread's own.
-        let at = self.tidied_to.load(Ordering::Relaxed);
-        match bus.tidy_piece(at) {
-            Ok(Some((next, is_in_the_way))) => {
-                self.tidied_to.store(next, Ordering::Relaxed);
-                self.is_round_clean.fetch_and(!is_in_the_way, Ordering::Relaxed);
-            }
-            Ok(None) => {
-                self.tidied_to.store(0, Ordering::Relaxed);
-                let is_clean = self.is_round_clean.swap(true, Ordering::Relaxed);
-                self.is_untidy.store(!is_clean, Ordering::Relaxed);
-            }
-            Err(_) => {}
-        }
     }
 
     // --- leaving ------------------------------------------------------------------------------

@@ -30,25 +30,26 @@ static void writing_waits_for_room()
     while (master.try_write_value(sent)) {
         sent++;
     }
-    std::atomic<int> done{0};
+    const std::uint64_t last = UINT64_MAX;
+    std::atomic<bool> is_through{false};
     std::thread writer([&] {
         master.write_value(sent);
-        done = 1;
+        is_through = true;
         while (master.try_write_value(++sent)) {
         }
-        eshm::claim place = master.claim(sizeof sent);
-        std::memcpy(place.data(), &sent, sizeof sent);
+        eshm::claim place = master.claim(sizeof last);
+        std::memcpy(place.data(), &last, sizeof last);
         place.commit();
-        done = 2;
     });
     EVENTUALLY(master.stats().master_to_slave.writer_parks > 0);
     poll(nullptr, 0, 1300);
-    EQUAL(done, 0);
-    while (done < 2 || read <= sent) {
-        EQUAL(slave.read_value<std::uint64_t>(std::chrono::seconds(20)), read);
-        read++;
+    CHECK(!is_through);
+    const eshm::timeout patience = std::chrono::seconds(20);
+    for (std::uint64_t next; (next = slave.read_value<std::uint64_t>(patience)) != last;) {
+        EQUAL(next, read++);
     }
     writer.join();
+    EQUAL(read, sent);
 }
 
 static void a_living_master_is_left_alone()

@@ -137,13 +137,12 @@ fn taken(bus: &BusFile) -> Error {
         let page = bus.look_at_page(slot).ok()?;
         [Role::Master, Role::Slave].into_iter().find_map(|role| {
             let is_held = bus.is_locked(byte_of(slot, role)).unwrap_or(false);
-            // Relaxed: a private copy.
-            let pid = page.roles[usize::from(role == Role::Slave)].pid.load(Ordering::Relaxed);
+            let pid = session::pid_at(&page.roles[usize::from(role == Role::Slave)]);
             is_held.then_some((role, pid))
         })
     });
-    let (role, pid) = found.unwrap_or((Role::Auto, 0));
-    Error::RoleTaken { role, pid, state: "alive" }
+    let (role, (pid, is_foreign)) = found.unwrap_or((Role::Auto, (0, false)));
+    Error::RoleTaken { role, pid, is_foreign, state: "alive" }
 }
 
 /// Removes a file that was moved aside to be removed.

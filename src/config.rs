@@ -317,6 +317,19 @@ impl Options {
         self
     }
 
+    /// Wishes for one direction, of which each may be left open. For the C interface.
+    #[doc(hidden)]
+    pub fn ask(
+        &mut self,
+        direction: Direction,
+        frame_size: Option<u32>,
+        frames: Option<u64>,
+        overflow: Option<Overflow>,
+    ) -> &mut Self {
+        self.asked[direction as usize] = Asked { frame_size, frames, overflow };
+        self
+    }
+
     /// How often this endpoint shows that it is alive. Default: 1 ms.
     pub fn beat_interval(&mut self, interval: Duration) -> &mut Self {
         self.beat_interval = interval;

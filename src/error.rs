@@ -33,6 +33,8 @@ pub enum Error {
         role: Role,
         /// The process that held it last; 0 when nobody ever did.
         pid: u32,
+        /// Whether that number is of another PID namespace than that of this process.
+        is_foreign: bool,
     },
     /// The peer holds its role but its heartbeat stands still.
     PeerHung {
@@ -40,6 +42,8 @@ pub enum Error {
         role: Role,
         /// The process that holds it.
         pid: u32,
+        /// Whether that number is of another PID namespace than that of this process.
+        is_foreign: bool,
         /// How long its heartbeat has stood still, in time that this process observed.
         silent: Duration,
     },
@@ -49,6 +53,8 @@ pub enum Error {
         role: Role,
         /// The process that holds the role now; 0 when it is not known.
         by_pid: u32,
+        /// Whether that number is of another PID namespace than that of this process.
+        is_foreign: bool,
     },
     /// The handle was inherited through `fork`; it belongs to the parent. Open one of your own.
     Forked,
@@ -84,6 +90,8 @@ pub enum Error {
         role: Role,
         /// The process that holds it.
         pid: u32,
+        /// Whether that number is of another PID namespace than that of this process.
+        is_foreign: bool,
         /// Its state: `alive`, `hung`, or `moving` (to a segment just rebuilt).
         state: &'static str,
     },
@@ -175,6 +183,36 @@ impl Error {
     pub fn is_wait(&self) -> bool {
         matches!(self, Error::Full | Error::Empty | Error::Timeout)
     }
+
+    /// What is said of whoever has a role, or had it.
+    fn write_owner(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::PeerDead { role, pid: 0, .. } => write!(f, "no {role} is there"),
+            Error::PeerDead { role, pid, is_foreign } => {
+                write!(f, "the {role} ({}) is gone", Pid(*pid, *is_foreign))
+            }
+            Error::PeerHung { role, pid, is_foreign, silent } => {
+                let (pid, silent_ms) = (Pid(*pid, *is_foreign), silent.as_millis());
+                write!(f, "the {role} ({pid}) hangs: no beat for {silent_ms} ms")
+            }
+            Error::Fenced { role, by_pid: 0, .. } => {
+                write!(f, "fenced: another process took the role of {role}; open the bus again")
+            }
+            Error::Fenced { role, by_pid, is_foreign } => {
+                let by = Pid(*by_pid, *is_foreign);
+                write!(f, "fenced: {by} took the role of {role}; open the bus again")
+            }
+            Error::RoleTaken { role: Role::Auto, pid, is_foreign, state } => {
+                let slave = Pid(*pid, *is_foreign);
+                write!(f, "both roles are taken: the slave is {slave} ({state})")
+            }
+            Error::RoleTaken { role, pid, is_foreign, state } => {
+                let pid = Pid(*pid, *is_foreign);
+                write!(f, "the role of {role} is taken by {pid} ({state})")
+            }
+            _ => unreachable!("only errors about an owner"),
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -183,29 +221,16 @@ impl fmt::Display for Error {
             Error::Full => f.write_str("the ring is full: the reader has not made room yet"),
             Error::Empty => f.write_str("no message is waiting"),
             Error::Timeout => f.write_str("timed out"),
-            Error::PeerDead { role, pid: 0 } => write!(f, "no {role} is there"),
-            Error::PeerDead { role, pid } => write!(f, "the {role} (pid {pid}) is gone"),
-            Error::PeerHung { role, pid, silent } => {
-                write!(f, "the {role} (pid {pid}) hangs: no beat for {} ms", silent.as_millis())
-            }
-            Error::Fenced { role, by_pid: 0 } => {
-                write!(f, "fenced: another process took the role of {role}; open the bus again")
-            }
-            Error::Fenced { role, by_pid } => {
-                write!(f, "fenced: pid {by_pid} took the role of {role}; open the bus again")
-            }
+            Error::PeerDead { .. }
+            | Error::PeerHung { .. }
+            | Error::Fenced { .. }
+            | Error::RoleTaken { .. } => self.write_owner(f),
             Error::Forked => {
                 f.write_str("this handle belongs to the parent process; open one after the fork")
             }
             Error::Lost { what, unread } => write_lost(f, what, *unread),
             Error::Name { name, why } => write!(f, "name \"{name}\": {why}"),
             Error::Config { what, value, why } => write!(f, "{what} = {value}: {why}"),
-            Error::RoleTaken { role: Role::Auto, pid, state } => {
-                write!(f, "both roles are taken: the slave is pid {pid} ({state})")
-            }
-            Error::RoleTaken { role, pid, state } => {
-                write!(f, "the role of {role} is taken by pid {pid} ({state})")
-            }
             Error::TooLong { len, max } => {
                 write!(
                     f,
@@ -235,6 +260,16 @@ impl fmt::Display for Error {
             }
             Error::Corrupt { what } => write!(f, "the segment is corrupt: {what}"),
         }
+    }
+}
+
+/// A process, and whether its number is of another PID namespace: here it may be that of another.
+struct Pid(u32, bool);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let elsewhere = if self.1 { " of another PID namespace" } else { "" };
+        write!(f, "pid {}{elsewhere}", self.0)
     }
 }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use leave::{Removal, remove_by_hand, unread_in};
-pub(crate) use member::{Member, Seat, peer_from};
+pub(crate) use member::{Member, Seat, peer_from, pid_at};
 use replace::Verdict;
 pub(crate) use replace::{CutRing, cut_of};
 
@@ -192,11 +192,11 @@ fn enter(bus: BusFile, options: &Options) -> Result<Option<Joined>> {
         }
         let page = bus.look_at_page(turn.slot().unwrap_or(0))?;
         let lines = &page.roles[usize::from(role == Role::Slave)];
+        let (pid, is_foreign) = pid_at(lines);
         // Relaxed: for the text of the error.
-        let pid = lines.pid.load(Ordering::Relaxed);
         let is_moving = lines.state.load(Ordering::Relaxed) == ROLE_MOVING;
         let state = if is_moving { "moving" } else { state.name() };
-        taken = Error::RoleTaken { role: options.role, pid, state };
+        taken = Error::RoleTaken { role: options.role, pid, is_foreign, state };
     }
     Err(taken)
 }

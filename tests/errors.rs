@@ -62,7 +62,14 @@ fn peer_dead_and_peer_hung() {
     until("its death is seen", || slave.peer().state.name() == "dead");
     is(error_of(slave.read(&mut [0; 8])), "PeerDead", &["master", &pid, "gone"]);
     is(error_of(slave.try_read(&mut [0; 8])), "PeerDead", &["master", &pid]);
-    is(Error::PeerDead { role: Role::Slave, pid: 0 }, "PeerDead", &["no slave is there"]);
+    let silent = Duration::from_millis(7);
+    let hung = Error::PeerHung { role: Role::Slave, pid: 3, is_foreign: true, silent };
+    is(hung, "PeerHung", &["(pid 3 of another PID namespace) hangs: no beat for 7 ms"]);
+    is(
+        Error::PeerDead { role: Role::Slave, pid: 0, is_foreign: false },
+        "PeerDead",
+        &["no slave is there"],
+    );
 }
 
 #[test]
@@ -75,7 +82,13 @@ fn fenced_and_role_taken() {
     is(error_of(bus.options(Role::Master).open()), "RoleTaken", &["master", &pid, "alive"]);
     let slave = bus.slave();
     is(error_of(bus.options(Role::Auto).open()), "RoleTaken", &["both roles", &pid, "alive"]);
-    is(Error::Fenced { role: Role::Slave, by_pid: 0 }, "Fenced", &["another process", "slave"]);
+    is(
+        Error::Fenced { role: Role::Slave, by_pid: 0, is_foreign: false },
+        "Fenced",
+        &["another process", "slave"],
+    );
+    let by = Error::Fenced { role: Role::Slave, by_pid: 3, is_foreign: true };
+    is(by, "Fenced", &["pid 3 of another PID namespace took"]);
     successor.write(b"x").unwrap();
     drop(slave);
 }

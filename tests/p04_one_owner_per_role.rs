@@ -122,13 +122,19 @@ fn a_second_owner_is_told_who_the_first_is() {
     for takeover in [Takeover::Never, Takeover::Hung] {
         for (role, owner) in [(Role::Master, &master), (Role::Slave, &slave)] {
             let error = error_of(bus.options(role).takeover(takeover).open());
-            assert_eq!(error, Error::RoleTaken { role, pid: owner.pid(), state: "alive" });
+            assert_eq!(
+                error,
+                Error::RoleTaken { role, pid: owner.pid(), is_foreign: false, state: "alive" }
+            );
             let text = error.to_string();
             assert!(text.contains(&owner.pid().to_string()) && text.contains("alive"), "{text}");
         }
     }
     let error = error_of(bus.options(Role::Auto).open());
-    assert_eq!(error, Error::RoleTaken { role: Role::Auto, pid: slave.pid(), state: "alive" });
+    assert_eq!(
+        error,
+        Error::RoleTaken { role: Role::Auto, pid: slave.pid(), is_foreign: false, state: "alive" }
+    );
 }
 
 #[test]
@@ -136,7 +142,12 @@ fn a_second_owner_in_the_same_process_is_refused_too() {
     let bus = Bus::new("p04same");
     let master = bus.master();
     let error = error_of(bus.options(Role::Master).open());
-    let expected = Error::RoleTaken { role: Role::Master, pid: std::process::id(), state: "alive" };
+    let expected = Error::RoleTaken {
+        role: Role::Master,
+        pid: std::process::id(),
+        is_foreign: false,
+        state: "alive",
+    };
     assert_eq!(error, expected);
     drop(master);
     drop(bus.master());
@@ -148,7 +159,15 @@ fn a_hung_owner_is_named_as_hung() {
     let mut master = bus.servant("master", "");
     master.stop();
     let error = error_of(bus.options(Role::Master).open());
-    assert_eq!(error, Error::RoleTaken { role: Role::Master, pid: master.pid(), state: "hung" });
+    assert_eq!(
+        error,
+        Error::RoleTaken {
+            role: Role::Master,
+            pid: master.pid(),
+            is_foreign: false,
+            state: "hung"
+        }
+    );
     master.go_on();
     master.send(0, 1);
     master.must("leave");

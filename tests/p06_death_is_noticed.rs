@@ -182,7 +182,7 @@ fn a_waiting_reader_is_told_of_a_death_at_once() {
         until("the reader sleeps", || watch.stats().master_to_slave.reader_parks > 0);
         master.kill();
         let error = reading.join().unwrap();
-        assert_eq!(error, Error::PeerDead { role: Role::Master, pid });
+        assert_eq!(error, Error::PeerDead { role: Role::Master, pid, is_foreign: false });
     });
 }
 

@@ -6,7 +6,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
-use eshm::{Direction, Error, Options, PeerState, Role, Tap, Wait};
+use eshm::{Direction, Disconnect, Error, Options, PeerState, Role, Tap, Wait};
 use support::*;
 
 children! {
@@ -175,9 +175,17 @@ fn another_pid_namespace_is_no_matter() {
     assert!(child.hear().starts_with("alive"));
     assert_eq!(master.peer().pid, 1, "as its own namespace numbers it");
     assert_eq!(master.peer().state.name(), "alive");
+    // Errors say so too: here that number is another process.
+    let text = error_of(bus.options(Role::Slave).open()).to_string();
+    assert!(text.contains("by pid 1 of another PID namespace (alive)"), "{text}");
+    let text = error_of(eshm::remove(bus.name(), false)).to_string();
+    assert!(!text.contains("namespace"), "the master is of this one: {text}");
     // Killed with the namespace; seen by the lock, since no pidfd reaches there.
     child.kill();
     until("its death", || master.peer().state.name() == "dead");
+    master.set_on_disconnect(Disconnect::Immediately);
+    let text = error_of(master.read(&mut [0; 8])).to_string();
+    assert_eq!(text, "the slave (pid 1 of another PID namespace) is gone");
 }
 
 /// Where the asymmetric barrier, or another call that is not needed, is refused.

@@ -153,24 +153,36 @@ impl Reader {
     /// # Errors
     /// As for [`Reader::read_value`], with `Empty` for `Timeout`.
     pub fn try_read_value<T: AnyBitPattern>(&mut self) -> Result<T> {
-        let expected = size_of::<T>();
+        let mut value = T::zeroed();
+        // SAFETY: `T` may hold any bytes, so filling it byte by byte keeps it valid; it is borrowed
+        // here alone. Padding is written over, never read.
+        let bytes = unsafe {
+            std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), size_of::<T>())
+        };
+        self.try_read_exact(bytes)?;
+        Ok(value)
+    }
+
+    /// Reads a message that is as long as the buffer, or says `Empty` at once. For values of other
+    /// languages.
+    ///
+    /// # Errors
+    /// As for [`Reader::try_read_value`].
+    #[doc(hidden)]
+    pub fn try_read_exact(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let expected = bytes.len();
         // What may be overwritten is held, so that the message whose length was seen is the one read.
         let len = if self.ring.is_racing() { self.try_peek()?.len() } else { self.next_len()? };
         if len != expected {
             return Err(Error::WrongSize { len, expected });
         }
-        let mut value = T::zeroed();
-        // SAFETY: `T` may hold any bytes, so filling it byte by byte keeps it valid; it is borrowed
-        // here alone. Padding is written over, never read.
-        let bytes =
-            unsafe { std::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), expected) };
         // It was consumed when it was shown; whoever was fenced since would be refused it now.
         if self.scratch_id.take().is_some() {
             bytes.copy_from_slice(&self.scratch);
-            return Ok(value);
+            return Ok(());
         }
         match self.try_read(bytes)? {
-            len if len == expected => Ok(value),
+            len if len == expected => Ok(()),
             // The bus was made anew meanwhile, and another message was next.
             len => Err(Error::WrongSize { len, expected }),
         }

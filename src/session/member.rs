@@ -456,10 +456,10 @@ impl Member {
             return None;
         }
         let peer = peer_at(&*self.segment()?, self.role.peer(), self.peer_state());
-        let (role, pid) = (self.role.peer(), peer.pid);
+        let (role, pid, is_foreign) = (self.role.peer(), peer.pid, peer.is_foreign);
         match peer.state {
-            PeerState::Hung(silent) => Some(Error::PeerHung { role, pid, silent }),
-            PeerState::Dead | PeerState::Left => Some(Error::PeerDead { role, pid }),
+            PeerState::Hung(silent) => Some(Error::PeerHung { role, pid, is_foreign, silent }),
+            PeerState::Dead | PeerState::Left => Some(Error::PeerDead { role, pid, is_foreign }),
             PeerState::Alive | PeerState::Absent => None,
         }
     }
@@ -559,16 +559,24 @@ pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
     peer_from(segment.role(role), state, written, read)
 }
 
+/// Whose lines these are, for people: the process, and whether its number is of another PID namespace.
+pub(crate) fn pid_at(lines: &RoleLines) -> (u32, bool) {
+    // Relaxed: decides nothing.
+    let pid = lines.pid.load(Ordering::Relaxed);
+    let namespaces = [lines.pid_ns.load(Ordering::Relaxed), process::pid_namespace()];
+    // 0 where it could not be found out.
+    let is_foreign = pid != 0 && !namespaces.contains(&0) && namespaces[0] != namespaces[1];
+    (pid, is_foreign)
+}
+
 /// A role as its lines tell it.
 pub(crate) fn peer_from(lines: &RoleLines, state: PeerState, written: u64, read: u64) -> Peer {
     let calls = lines.progress.load(Ordering::Relaxed);
-    let pid = lines.pid.load(Ordering::Relaxed);
-    let namespaces = [lines.pid_ns.load(Ordering::Relaxed), process::pid_namespace()];
+    let (pid, is_foreign) = pid_at(lines);
     Peer {
         state,
         pid,
-        // 0 where it could not be found out.
-        is_foreign: pid != 0 && !namespaces.contains(&0) && namespaces[0] != namespaces[1],
+        is_foreign,
         epoch: lines.epoch.load(Ordering::Relaxed),
         beats: lines.beat.load(Ordering::Relaxed),
         progress: calls.wrapping_add(written).wrapping_add(read),

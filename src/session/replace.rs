@@ -21,7 +21,7 @@
 
 use std::time::Duration;
 
-use super::{Joined, Seat, byte_of, enroll, keep_only};
+use super::{Joined, Seat, byte_of, enroll, keep_only, pid_at};
 use crate::config::{Direction, Options, Role};
 use crate::error::{Error, Result};
 use crate::layout::*;
@@ -390,7 +390,8 @@ fn check_kept(lines: &RoleLines, seat: &Seat, role: Role) -> Result<()> {
     if is_kept {
         return Ok(());
     }
-    Err(Error::Fenced { role, by_pid: lines.pid.load(Ordering::Relaxed) })
+    let (by_pid, is_foreign) = pid_at(lines);
+    Err(Error::Fenced { role, by_pid, is_foreign })
 }
 
 /// Moves a living owner from a sealed slot to the one that counts, and makes that one itself if

@@ -1,10 +1,9 @@
-/* master.c - sends a reading every 10 ms, and prints what the slave sends back.
+/* master.c - sends readings, and prints what the slave sends back.
  *
  *     cc master.c -leshm -o master && ./master
  */
 #include <eshm.h>
 #include <stdio.h>
-#include <time.h>
 
 typedef struct reading {
     double time, value;
@@ -12,23 +11,27 @@ typedef struct reading {
 
 int main(void)
 {
-    ESHMConfig config = eshm_default_config("example");
-    config.role = ESHM_ROLE_MASTER;
-    ESHMHandle *bus = eshm_init(&config);
+    ESHMOptions options = eshm_default_options("example");
+    options.role = ESHM_ROLE_MASTER;
+    ESHMHandle *bus = eshm_open(&options);
     if (bus == NULL) {
         fprintf(stderr, "%s\n", eshm_last_error());
         return 1;
     }
-    for (int at = 0; at < 1000; at++) {
+    for (int at = 0;; at++) {
         reading now = {at * 0.01, (double)(at % 100)};
-        if (eshm_write(bus, &now, sizeof now) == ESHM_ERROR_BUFFER_FULL) {
-            printf("nobody has read for a while\n");
+        /* Waits if the slave is behind, or not there yet. */
+        if (eshm_write_ex(bus, &now, sizeof now, NULL, ESHM_WAIT_FOREVER) != ESHM_SUCCESS) {
+            break;
         }
         char answer[64];
         size_t size;
         if (eshm_read_ex(bus, answer, sizeof answer, &size, 10) == ESHM_SUCCESS) {
             printf("the slave says: %.*s\n", (int)size, answer);
+            fflush(stdout);
         }
     }
-    return eshm_destroy(bus);
+    fprintf(stderr, "%s\n", eshm_last_error());
+    eshm_destroy(bus);
+    return 1;
 }

@@ -1,9 +1,8 @@
-/* slave.c - prints the readings of master.c; start and stop either as often as you like.
+/* slave.c - prints the readings of master.c; start either first, and both as often as you like.
  *
  *     cc slave.c -leshm -o slave && ./slave
  */
 #include <eshm.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,25 +12,27 @@ typedef struct reading {
 
 int main(void)
 {
-    ESHMConfig config = eshm_default_config("example");
-    config.role = ESHM_ROLE_SLAVE;
-    ESHMHandle *bus;
-    while ((bus = eshm_init(&config)) == NULL) {
-        poll(NULL, 0, 100); /* no master yet */
+    ESHMOptions options = eshm_default_options("example");
+    options.role = ESHM_ROLE_SLAVE;
+    ESHMHandle *bus = eshm_open(&options); /* waits until a master has made it */
+    if (bus == NULL) {
+        fprintf(stderr, "%s\n", eshm_last_error());
+        return 1;
     }
     for (;;) {
         reading now;
-        int size = eshm_read(bus, &now, sizeof now);
-        if (size == (int)sizeof now) {
+        int code = eshm_read_exact(bus, &now, sizeof now, NULL, 1000);
+        if (code == ESHM_SUCCESS) {
             printf("%.2f s: %g\n", now.time, now.value);
-            eshm_write(bus, "thanks", strlen("thanks"));
-        } else if (size == ESHM_ERROR_MASTER_STALE) {
-            printf("the master is gone\n");
-            break;
-        } else if (size != ESHM_ERROR_TIMEOUT) {
-            printf("%s\n", eshm_last_error());
+            eshm_write(bus, "thanks", strlen("thanks")); /* or not, if nobody reads them */
+        } else if (code == ESHM_ERROR_TIMEOUT) {
+            printf("silence\n"); /* goes on when a master comes back */
+        } else {
             break;
         }
+        fflush(stdout);
     }
-    return eshm_destroy(bus);
+    fprintf(stderr, "%s\n", eshm_last_error());
+    eshm_destroy(bus);
+    return 1;
 }

@@ -153,7 +153,7 @@ static inline ESHMOptions eshm_default_options(const char *name)
     options.directory = NULL;
     options.role = ESHM_ROLE_AUTO;
     options.takeover = ESHM_TAKEOVER_NEVER;
-    options.disconnect_behavior = ESHM_DISCONNECT_ON_TIMEOUT;
+    options.disconnect_behavior = ESHM_DISCONNECT_NEVER;
     options.wait = ESHM_WAIT_ADAPTIVE;
     options.master_to_slave.frames = 0;
     options.master_to_slave.frame_size = 0;
@@ -164,7 +164,7 @@ static inline ESHMOptions eshm_default_options(const char *name)
     options.reconnect_wait_ms = 5000;
     options.reconnect_retry_interval_ms = 100;
     options.max_reconnect_attempts = 50;
-    options.mode = 384; /* 0600 */
+    options.mode = 0;
     options.auto_cleanup = true;
     options.use_threads = true;
     options.prefault = false;
@@ -174,12 +174,16 @@ static inline ESHMOptions eshm_default_options(const char *name)
     options.reserved[0] = 0;
     options.reserved[1] = 0;
     options.cleanup = ESHM_CLEANUP_WHEN_READ;
-    options.reserved_2 = 0;
+    options.open_timeout_ms = ESHM_WAIT_FOREVER;
+    options.trusted_users = NULL;
+    options.trusted_count = 0;
     return options;
 }
 
-/** As eshm_init(), in full. Here a master leaves a living one alone unless told otherwise, and no call
- * opens a bus again that was removed: ESHM_ERROR_SHM_ATTACH says so, and the program opens it. */
+/** As eshm_init(), in full. Here a slave waits until there is a bus, for as long as open_timeout_ms
+ * says; a master leaves a living one alone unless told otherwise; the bus is removed when both sides
+ * have left it and nothing is unread; and no call opens a bus again that was removed:
+ * ESHM_ERROR_SHM_ATTACH says so, and the program opens it. */
 ESHMHandle *eshm_open(const ESHMOptions *options);
 
 /* Timeouts, ids, lengths. In all that follows a timeout of 0 does not wait: without room the call
@@ -196,6 +200,12 @@ int eshm_write_ex(ESHMHandle *handle, const void *data, size_t size, ESHMMessage
 /** As eshm_read_ex(), with the message's id and how many were lost before it. */
 int eshm_read_message(ESHMHandle *handle, void *buffer, size_t buffer_size, ESHMMessage *message,
                       uint32_t timeout_ms);
+
+/** Receives one message of exactly this size, a value for example, waiting up to timeout_ms. One of
+ * another length gives ESHM_ERROR_BUFFER_TOO_SMALL and stays. message, unless NULL, is filled in as by
+ * eshm_read_message(). */
+int eshm_read_exact(ESHMHandle *handle, void *buffer, size_t size, ESHMMessage *message,
+                    uint32_t timeout_ms);
 
 /** The longest message that this handle can write. */
 int eshm_max_message(ESHMHandle *handle, size_t *size);
@@ -227,6 +237,13 @@ int eshm_get_geometry(ESHMHandle *handle, enum ESHMDirection direction, ESHMGeom
  * ESHM_ERROR_BUFFER_FULL if not even one does. Never waits.
  */
 int eshm_write_many(ESHMHandle *handle, const ESHMView *messages, size_t count, size_t *written);
+
+/**
+ * Sends the messages in order, waiting for room up to timeout_ms all in all; *written says how many it
+ * sent: all, unless the time ran out or one of them was refused. An error only if it sent none.
+ */
+int eshm_write_many_ex(ESHMHandle *handle, const ESHMView *messages, size_t count, size_t *written,
+                       uint32_t timeout_ms);
 
 /**
  * Receives as many waiting messages as fit: copies them one behind the other into the buffer and

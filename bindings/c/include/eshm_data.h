@@ -99,7 +99,8 @@ enum ESHMDirection {
 /** What happens when a direction is full. */
 enum ESHMOverflow {
     ESHM_OVERFLOW_REFUSE = 0,   /**< the writer is refused or waits; nothing is ever lost */
-    ESHM_OVERFLOW_OVERWRITE = 1 /**< the oldest messages make room; the reader learns how many */
+    ESHM_OVERFLOW_OVERWRITE = 1,/**< the oldest messages make room; the reader learns how many */
+    ESHM_OVERFLOW_AS_FOUND = 2  /**< only to open: as the bus has it; when creating, REFUSE */
 };
 
 /** What to do with the owner of the role asked for. */
@@ -170,7 +171,8 @@ typedef struct ESHMView {
     size_t size;
 } ESHMView;
 
-/** The shape of one direction. All zero: 64 bytes, 8192 frames when creating, else as found. */
+/** The shape of one direction. All zero: 64 bytes, 8192 frames when creating, else as found. With
+ * ESHM_OVERFLOW_AS_FOUND each 0 for itself means that. */
 typedef struct ESHMGeometry {
     uint64_t frames;            /**< frames of the ring: a power of two; 0: 8192 */
     uint32_t frame_size;        /**< bytes per frame: a multiple of 64; 0: 64 */
@@ -183,23 +185,28 @@ typedef struct ESHMGeometry {
  * library neither reads nor writes beyond it. Nested structs and those above never grow.
  */
 
-/** How to open a bus, in full. Start from eshm_default_options(). */
+/** How to open a bus, in full. Start from eshm_default_options(), whose defaults are those of eshm
+ * for Rust and C++, not those of ESHMConfig. What a program compiled with a shorter struct does not
+ * know is as it was then: it does not wait to open, and trusts nobody else. */
 typedef struct ESHMOptions {
     size_t struct_size;         /**< sizeof(ESHMOptions) */
     const char *name;           /**< name of the bus */
     const char *directory;      /**< where the file is; NULL: /dev/shm */
     enum ESHMRole role;         /**< default: ESHM_ROLE_AUTO */
     enum ESHMTakeover takeover; /**< default: ESHM_TAKEOVER_NEVER */
-    enum ESHMDisconnectBehavior disconnect_behavior; /**< default: ESHM_DISCONNECT_ON_TIMEOUT */
+    enum ESHMDisconnectBehavior disconnect_behavior; /**< what reading gives when the peer is gone,
+                                     here for either role; default: ESHM_DISCONNECT_NEVER */
     enum ESHMWait wait;         /**< default: ESHM_WAIT_ADAPTIVE */
     ESHMGeometry master_to_slave; /**< a wish when creating, a condition when attaching */
     ESHMGeometry slave_to_master; /**< likewise */
     uint32_t heartbeat_interval_us; /**< default: 1000 */
     uint32_t stale_threshold_ms;/**< default: 100 */
-    uint32_t reconnect_wait_ms; /**< default: 5000; 0: for ever */
-    uint32_t reconnect_retry_interval_ms; /**< default: 100 */
-    uint32_t max_reconnect_attempts; /**< default: 50; 0: no limit */
-    uint32_t mode;              /**< permission bits of the file; default: 0600, this user only */
+    uint32_t reconnect_wait_ms; /**< for ON_TIMEOUT; default: 5000; 0: for ever */
+    uint32_t reconnect_retry_interval_ms; /**< for ON_TIMEOUT; default: 100 */
+    uint32_t max_reconnect_attempts; /**< for ON_TIMEOUT; default: 50; 0: no limit */
+    uint32_t mode;              /**< permission bits of a file that is made, and the most that one found
+                                     may have; default: 0, which is 0600 when creating (this user
+                                     only), else as found */
     bool auto_cleanup;          /**< default: true; false is the same as ESHM_CLEANUP_NEVER */
     bool use_threads;           /**< default: true */
     bool prefault;              /**< touch every page when opening; default: false */
@@ -208,7 +215,11 @@ typedef struct ESHMOptions {
     bool guard_sigbus;          /**< survive a peer that truncates the file; default: false */
     uint8_t reserved[2];        /**< must be 0 */
     enum ESHMCleanup cleanup;   /**< default: ESHM_CLEANUP_WHEN_READ; of no meaning without auto_cleanup */
-    uint32_t reserved_2;        /**< must be 0 */
+    uint32_t open_timeout_ms;   /**< how long a slave waits for a master to make the bus; 0: not at all;
+                                     default: ESHM_WAIT_FOREVER */
+    const uint32_t *trusted_users; /**< users whose files may be opened too, besides those of this
+                                     user and of root; default: NULL */
+    size_t trusted_count;       /**< how many they are; default: 0 */
 } ESHMOptions;
 
 /** About one message. */

@@ -148,7 +148,9 @@ pub fn going_on<V: Awaited, T>(
         let next = match open.open_again(life, fault)? {
             Outcome::Opened => None,
             Outcome::NotYet(next) => Some(next),
-            Outcome::GivenUp(role) => return Err(Error::PeerDead { role, pid: 0 }.into()),
+            Outcome::GivenUp(role) => {
+                return Err(Error::PeerDead { role, pid: 0, is_foreign: false }.into());
+            }
         };
         let now = Instant::now();
         if let Some(end) = end {

@@ -3,6 +3,8 @@
 use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
+use eshm::Error;
+
 use crate::bus::{ESHMHandle, Open, ReadEnd};
 use crate::classic::{given, out, place};
 use crate::fault::Fault;
@@ -64,6 +66,50 @@ pub unsafe extern "C" fn eshm_write_many(
         *written = at_once(open.writer(), |end| Ok(end.writer.try_write_many(messages)?))?;
         Ok(())
     })
+}
+
+/// `eshm_write_many_ex`
+///
+/// # Safety
+///
+/// As for [`eshm_write_many`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_write_many_ex(
+    handle: *mut ESHMHandle,
+    messages: *const ESHMView,
+    count: usize,
+    written: *mut usize,
+    timeout_ms: u32,
+) -> c_int {
+    status(|| {
+        let open = Open::find(handle)?;
+        // SAFETY: as the caller promises.
+        let (messages, written) = unsafe { (checked(messages, count)?, out(written)?) };
+        *written = 0;
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let outcome = with_time(
+            open.writer(),
+            timeout_ms,
+            &mut *written,
+            |end, done| {
+                **done += end.writer.try_write_many(&messages[**done..])?;
+                all_or_full(**done, messages.len())
+            },
+            |end, done, wait| {
+                **done += end.writer.write_many_timeout(&messages[**done..], wait)?;
+                all_or_full(**done, messages.len())
+            },
+        );
+        // What keeps the rest back is found by the call that begins with it.
+        if *written > 0 { Ok(()) } else { outcome }
+    })
+}
+
+/// Whether there is nothing left to write.
+fn all_or_full(written: usize, count: usize) -> Result<(), Fault> {
+    if written == count { Ok(()) } else { Err(Fault::Eshm(Error::Full)) }
 }
 
 /// `eshm_read_many`

@@ -1,6 +1,7 @@
 //! One message at a time, with a timeout, an id, a length.
 
 use std::ffi::{c_int, c_void};
+use std::time::Duration;
 
 use eshm::Error;
 
@@ -69,7 +70,7 @@ fn about(end: &mut ReadEnd, outcome: &Result<usize, Fault>) -> ESHMMessage {
 #[must_use]
 pub fn needed(fault: &Fault) -> usize {
     match fault {
-        Fault::Eshm(Error::BufferTooSmall { len, .. }) => *len,
+        Fault::Eshm(Error::BufferTooSmall { len, .. } | Error::WrongSize { len, .. }) => *len,
         _ => 0,
     }
 }
@@ -112,6 +113,52 @@ pub unsafe extern "C" fn eshm_read_message(
         unsafe { write_if_wanted(message, &told)? };
         outcome.map(drop)
     })
+}
+
+/// `eshm_read_exact`
+///
+/// # Safety
+///
+/// As for [`eshm_read_message`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eshm_read_exact(
+    handle: *mut ESHMHandle,
+    buffer: *mut c_void,
+    size: usize,
+    message: *mut ESHMMessage,
+    timeout_ms: u32,
+) -> c_int {
+    status(|| {
+        let open = Open::find(handle)?;
+        // SAFETY: as the caller promises.
+        let buffer = unsafe { place(buffer, size)? };
+        let mut told = ESHMMessage::default();
+        let outcome = with_time(
+            open.reader(),
+            timeout_ms,
+            (buffer, &mut told),
+            |end, (buffer, told)| read_exactly(end, None, buffer, told),
+            |end, (buffer, told), wait| read_exactly(end, Some(wait), buffer, told),
+        );
+        // SAFETY: as the caller promises.
+        unsafe { write_if_wanted(message, &told)? };
+        outcome
+    })
+}
+
+fn read_exactly(
+    end: &mut ReadEnd,
+    wait: Option<Duration>,
+    buffer: &mut [u8],
+    told: &mut ESHMMessage,
+) -> Result<(), Fault> {
+    if let Some(wait) = wait {
+        // Waits for it, and leaves it where it is.
+        end.reader.peek_timeout(wait)?;
+    }
+    let outcome = end.reader.try_read_exact(buffer).map(|()| buffer.len()).map_err(Fault::Eshm);
+    *told = about(end, &outcome);
+    outcome.map(drop)
 }
 
 /// `eshm_max_message`

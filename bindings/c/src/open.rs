@@ -10,6 +10,7 @@ use crate::bus::{self, ESHMHandle};
 use crate::classic::string;
 use crate::fault::Fault;
 use crate::guard::call;
+use crate::seat::FOREVER;
 use crate::sized;
 use crate::types::{self, ESHMGeometry, ESHMOptions};
 
@@ -32,7 +33,7 @@ pub fn options_named(name: &str, directory: Option<&str>) -> Options {
     options
 }
 
-/// The options of a program that set none.
+/// What holds for a program that was compiled when the struct was shorter: as it was then.
 fn defaults() -> ESHMOptions {
     ESHMOptions {
         struct_size: size_of::<ESHMOptions>(),
@@ -58,7 +59,9 @@ fn defaults() -> ESHMOptions {
         guard_sigbus: 0,
         reserved: [0; 2],
         cleanup: 0,
-        reserved_2: 0,
+        open_timeout_ms: 0,
+        trusted_users: std::ptr::null(),
+        trusted_count: 0,
     }
 }
 
@@ -77,7 +80,7 @@ pub unsafe fn given<'a>(
     let name = unsafe { string(asked.name, "name is NULL")? };
     // SAFETY: as the caller promises.
     let directory = unsafe { directory(asked.directory)? };
-    if asked.reserved != [0; 2] || asked.reserved_2 != 0 {
+    if asked.reserved != [0; 2] {
         return Err(Fault::Param("reserved is not 0; start from eshm_default_options()"));
     }
     Ok((asked, name, directory))
@@ -100,7 +103,8 @@ pub unsafe fn directory<'a>(path: *const c_char) -> Result<Option<&'a str>, Faul
 ///
 /// # Safety
 ///
-/// `options` is NULL or a struct with its size in front, whose texts are NULL or texts of C.
+/// `options` is NULL or a struct with its size in front, whose texts are NULL or texts of C, and
+/// whose list of users is NULL or as long as it says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn eshm_open(options: *const ESHMOptions) -> *mut ESHMHandle {
     call(|| {
@@ -110,7 +114,11 @@ pub unsafe extern "C" fn eshm_open(options: *const ESHMOptions) -> *mut ESHMHand
         behave(&mut options, &asked)?;
         shape(&mut options, &asked)?;
         place(&mut options, &asked);
-        open(&options, milliseconds(asked.stale_threshold_ms, 100))
+        // SAFETY: as the caller promises.
+        for &user in unsafe { trusted(&asked)? } {
+            options.trust_user(user);
+        }
+        bus::publish(options.open()?, milliseconds(asked.stale_threshold_ms, 100), None)
     })
 }
 
@@ -119,7 +127,7 @@ fn behave(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
     options
         .role(types::role(asked.role)?)
         .takeover(types::takeover(asked.takeover)?)
-        .open_timeout(Duration::ZERO)
+        .open_timeout(open_timeout(asked.open_timeout_ms))
         .on_disconnect(types::disconnect(asked.disconnect_behavior)?)
         .wait(types::wait(asked.wait)?)
         .beat_interval(Duration::from_micros(beat.into()))
@@ -138,15 +146,44 @@ fn shape(options: &mut Options, asked: &ESHMOptions) -> Result<(), Fault> {
         if wish == ESHMGeometry::default() {
             continue;
         }
+        let frame_size = Some(wish.frame_size).filter(|&bytes| bytes != 0);
+        let frames = Some(wish.frames).filter(|&frames| frames != 0);
         let usual = Geometry::default();
-        let geometry = Geometry {
-            frame_size: if wish.frame_size == 0 { usual.frame_size } else { wish.frame_size },
-            frames: if wish.frames == 0 { usual.frames } else { wish.frames },
-            overflow: types::overflow(wish.overflow)?,
+        match types::overflow(wish.overflow)? {
+            None => options.ask(direction, frame_size, frames, None),
+            Some(overflow) => options.direction(
+                direction,
+                Geometry {
+                    frame_size: frame_size.unwrap_or(usual.frame_size),
+                    frames: frames.unwrap_or(usual.frames),
+                    overflow,
+                },
+            ),
         };
-        options.direction(direction, geometry);
     }
     Ok(())
+}
+
+/// How long a slave waits for a master to make the bus.
+fn open_timeout(timeout_ms: u32) -> Duration {
+    if timeout_ms == FOREVER { Duration::MAX } else { Duration::from_millis(timeout_ms.into()) }
+}
+
+/// The users whose files are trusted too.
+///
+/// # Safety
+///
+/// The list is NULL or as long as it says.
+unsafe fn trusted(asked: &ESHMOptions) -> Result<&[u32], Fault> {
+    if asked.trusted_count == 0 {
+        return Ok(&[]);
+    }
+    if asked.trusted_users.is_null() || asked.trusted_count > isize::MAX as usize / size_of::<u32>()
+    {
+        return Err(Fault::Param("trusted_users is NULL, their count is not 0"));
+    }
+    // SAFETY: as the caller promises, and neither NULL nor too long.
+    Ok(unsafe { std::slice::from_raw_parts(asked.trusted_users, asked.trusted_count) })
 }
 
 fn place(options: &mut Options, asked: &ESHMOptions) {
@@ -160,12 +197,7 @@ fn place(options: &mut Options, asked: &ESHMOptions) {
         .guard_sigbus(asked.guard_sigbus != 0);
 }
 
-/// Opens, and makes a handle.
-fn open(options: &Options, stale_after: Duration) -> Result<*mut ESHMHandle, Fault> {
-    bus::publish(connect(options)?, stale_after, None)
-}
-
-/// Opens as all handles of C are.
+/// Opens as handles of ESHM 1.0 are.
 pub fn connect(options: &Options) -> Result<Endpoint, Error> {
     let endpoint = options.open()?;
     if endpoint.role() == Role::Master {

@@ -129,7 +129,9 @@ pub struct ESHMOptions {
     pub guard_sigbus: u8,
     pub reserved: [u8; 2],
     pub cleanup: c_int,
-    pub reserved_2: u32,
+    pub open_timeout_ms: u32,
+    pub trusted_users: *const u32,
+    pub trusted_count: usize,
 }
 
 /// About one message.
@@ -248,9 +250,10 @@ pub fn wait(number: c_int) -> Result<Wait, Fault> {
     [Wait::Adaptive, Wait::Spin, Wait::Park].at(number).ok_or_else(|| unknown("wait", number))
 }
 
-/// `enum ESHMOverflow`
-pub fn overflow(number: c_int) -> Result<Overflow, Fault> {
-    [Overflow::Refuse, Overflow::Overwrite].at(number).ok_or_else(|| unknown("overflow", number))
+/// `enum ESHMOverflow`, where none is what the bus has.
+pub fn overflow(number: c_int) -> Result<Option<Overflow>, Fault> {
+    let all = [Some(Overflow::Refuse), Some(Overflow::Overwrite), None];
+    all.at(number).ok_or_else(|| unknown("overflow", number))
 }
 
 /// `enum ESHMCleanup`, and the yes or no that was there before it: a no is a no.
@@ -363,7 +366,7 @@ mod tests {
             ESHMMessageId { epoch number }
             ESHMView { data size }
             ESHMGeometry { frames frame_size overflow }
-            ESHMOptions { struct_size name directory role takeover disconnect_behavior wait master_to_slave slave_to_master heartbeat_interval_us stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts mode auto_cleanup use_threads prefault lock_memory huge_pages guard_sigbus reserved cleanup reserved_2 }
+            ESHMOptions { struct_size name directory role takeover disconnect_behavior wait master_to_slave slave_to_master heartbeat_interval_us stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts mode auto_cleanup use_threads prefault lock_memory huge_pages guard_sigbus reserved cleanup open_timeout_ms trusted_users trusted_count }
             ESHMMessage { struct_size size id lost }
             ESHMRoleState { state pid epoch beats progress silent_us }
             ESHMPeer { struct_size peer }

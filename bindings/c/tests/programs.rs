@@ -8,7 +8,10 @@
 //! - `nested.c`: signal handlers inside calls, at every instruction
 //! - `refused.c`: system calls that are refused later
 //! - `loaded.c`: the library as a plug-in
+//! - `opening.c`: how long opening waits, what it asks for, and calls with one length
+//! - `trusted.c`: files of other users
 //! - `plus.cpp`: the C++ header
+//! - `defaults.cpp`: what a C++ program gets that says nothing
 
 mod support;
 
@@ -65,6 +68,7 @@ in_every_way! {
     usual: "usual.c";
     nested: "nested.c";
     refused: "refused.c";
+    opening: "opening.c";
 }
 
 mod loaded {
@@ -102,21 +106,48 @@ mod examples {
     }
 }
 
-mod plus {
+mod trusted {
     use super::*;
 
     #[test]
-    fn as_cpp17() {
-        check("plus.cpp", Build::shared("c++17"));
+    fn as_c99() {
+        // SAFETY: asks who this is.
+        if unsafe { libc::geteuid() } != 0 {
+            return support::say_missing("it makes files of other users, and so needs root");
+        }
+        check("trusted.c", Build::shared("c99"));
     }
+}
 
-    #[test]
-    fn as_cpp20() {
-        check("plus.cpp", Build::shared("c++20"));
-    }
+macro_rules! in_cpp {
+    ($($program:ident: $source:literal;)*) => {
+        $(mod $program {
+            use super::*;
 
-    #[test]
-    fn under_sanitizers() {
-        check("plus.cpp", Build::sanitized("c++17"));
-    }
+            #[test]
+            fn as_cpp17() {
+                check($source, Build::shared("c++17"));
+            }
+
+            #[test]
+            fn as_cpp20() {
+                check($source, Build::shared("c++20"));
+            }
+
+            #[test]
+            fn with_nothing_shared() {
+                check($source, Build::fully_static("c++17"));
+            }
+
+            #[test]
+            fn under_sanitizers() {
+                check($source, Build::sanitized("c++17"));
+            }
+        })*
+    };
+}
+
+in_cpp! {
+    plus: "plus.cpp";
+    defaults: "defaults.cpp";
 }

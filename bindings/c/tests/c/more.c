@@ -95,9 +95,14 @@ static void options_that_cannot_be(void)
     EQUAL(eshm_last_error_code(), ESHM_ERROR_INVALID_PARAM);
     wish = eshm_default_options(name);
     wish.role = ESHM_ROLE_SLAVE;
+    wish.open_timeout_ms = 0;
     CHECK(eshm_open(&wish) == NULL);
     EQUAL(eshm_last_error_code(), ESHM_ERROR_SHM_ATTACH);
     CHECK(strstr(eshm_last_error(), name) != NULL);
+    wish.trusted_count = 1;
+    CHECK(eshm_open(&wish) == NULL);
+    EQUAL(eshm_last_error_code(), ESHM_ERROR_INVALID_PARAM);
+    CHECK(strstr(eshm_last_error(), "trusted_users") != NULL);
     /* A program compiled when the struct was shorter: what it does not know has its default. */
     wish = eshm_default_options(name);
     wish.struct_size = offsetof(ESHMOptions, heartbeat_interval_us);
@@ -441,6 +446,7 @@ static void last_errors_are_of_their_thread(void)
     pthread_t other;
     ESHMOptions wish = eshm_default_options(bus_name("nowhere"));
     wish.role = ESHM_ROLE_SLAVE;
+    wish.open_timeout_ms = 0;
     CHECK(eshm_open(&wish) == NULL);
     EQUAL(pthread_create(&other, NULL, fail_elsewhere, NULL), 0);
     EQUAL(pthread_join(other, NULL), 0);

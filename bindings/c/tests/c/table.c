@@ -51,6 +51,7 @@ int main(void)
     ENUM(ESHMOverflow);
     NUMBER(ESHM_OVERFLOW_REFUSE);
     NUMBER(ESHM_OVERFLOW_OVERWRITE);
+    NUMBER(ESHM_OVERFLOW_AS_FOUND);
     ENUM(ESHMTakeover);
     NUMBER(ESHM_TAKEOVER_NEVER);
     NUMBER(ESHM_TAKEOVER_HUNG);
@@ -140,7 +141,9 @@ int main(void)
     FIELD(ESHMOptions, guard_sigbus);
     FIELD(ESHMOptions, reserved);
     FIELD(ESHMOptions, cleanup);
-    FIELD(ESHMOptions, reserved_2);
+    FIELD(ESHMOptions, open_timeout_ms);
+    FIELD(ESHMOptions, trusted_users);
+    FIELD(ESHMOptions, trusted_count);
     STRUCT(ESHMMessage);
     FIELD(ESHMMessage, struct_size);
     FIELD(ESHMMessage, size);

@@ -1,0 +1,10 @@
+// The master.
+#include <eshm.hpp>
+
+int main()
+{
+    eshm::bus bus("telemetry", eshm::role::master);
+    for (std::uint64_t reading = 0;; ++reading) {
+        bus.write_value(reading); // waits if the slave is behind, or not there yet
+    }
+}

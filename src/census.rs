@@ -107,20 +107,35 @@ pub fn remove(name: &str, force: bool) -> Result<()> {
 /// # Errors
 /// As for [`remove`].
 pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
-    if is_aside(name) {
-        return remove_leftover(directory, name, force);
+    Options::new(name).directory(directory).remove(force)
+}
+
+impl Options {
+    /// Removes the bus as [`remove`] does. Name and directory count, and which users are trusted: a bus
+    /// of anybody else is refused. A name with a `~` is that of a leftover file.
+    ///
+    /// # Errors
+    /// As for [`remove`].
+    pub fn remove(&self, force: bool) -> Result<()> {
+        if is_aside(&self.name) {
+            return remove_leftover(self, force);
+        }
+        segment::check_name(&self.name)?;
+        let bus = BusFile::open(self)?.ok_or_else(|| not_found(self))?;
+        // Looked at once: it may be retired in this very moment.
+        let turn = bus.turn();
+        if !turn.is_retired() {
+            bus.check_turn(turn)?;
+        }
+        remove_file_of(&bus, force)
     }
-    let options = options_for(directory, name)?;
-    let bus = BusFile::open(&options)?.ok_or_else(|| not_found(&options))?;
-    // Looked at once: it may be retired in this very moment.
-    let turn = bus.turn();
-    if !turn.is_retired() {
-        bus.check_turn(turn)?;
-    }
-    match session::remove_by_hand(&bus, force)? {
+}
+
+fn remove_file_of(bus: &BusFile, force: bool) -> Result<()> {
+    match session::remove_by_hand(bus, force)? {
         Removal::Done => Ok(()),
-        Removal::NameStays => Err(name_stays(&options.path())),
-        Removal::Not => Err(taken(&bus)),
+        Removal::NameStays => Err(name_stays(&bus.facts().path)),
+        Removal::Not => Err(taken(bus)),
     }
 }
 
@@ -146,17 +161,13 @@ fn taken(bus: &BusFile) -> Error {
 }
 
 /// Removes a file that was moved aside to be removed.
-fn remove_leftover(directory: &Path, name: &str, force: bool) -> Result<()> {
-    let seen = open_leftover(directory, name)?;
+fn remove_leftover(asked: &Options, force: bool) -> Result<()> {
+    let seen = open_leftover(&asked.directory, &asked.name)?;
     // The name that it had tells nothing about its owner, who must be trusted all the same.
-    let options = Options::new(seen.facts().name.clone());
+    let options = Options { name: seen.facts().name.clone(), ..asked.clone() };
     let path = seen.facts().path.clone();
     let bus = BusFile::open_at(&path, Some(&options), true)?.ok_or_else(|| not_found_at(&path))?;
-    match session::remove_by_hand(&bus, force)? {
-        Removal::Done => Ok(()),
-        Removal::NameStays => Err(name_stays(&path)),
-        Removal::Not => Err(taken(&bus)),
-    }
+    remove_file_of(&bus, force)
 }
 
 /// Whether it is a name that a file gets before it is removed: the bus's, `~`, and 16 digits.

@@ -12,7 +12,7 @@ use support::confined::{ALICE, BOB, GROUP, become_user, servant_of, sticky_room}
 use support::*;
 
 children! {
-    "truncator" => truncator, "observer" => observer, "in_namespaces" => in_namespaces,
+    "truncator" => truncator, "observer" => observer, "remover" => remover, "in_namespaces" => in_namespaces,
 }
 
 /// What two users do with a bus that they share.
@@ -213,6 +213,78 @@ fn observers_survive_a_file_that_is_cut_short() {
     observer.tell("bye");
     observer.finish();
     assert!(truncator.is_running());
+}
+
+/// Removes what somebody trusted keeps cutting short, and is not allowed to take the name away: until it
+/// has found it whole and broken many times.
+fn remover(talk: &mut Talk) {
+    become_user(BOB, GROUP);
+    let mut options = Options::new(talk.word(1));
+    options.directory(talk.word(0)).trust_user(ALICE).guard_sigbus(true);
+    let (mut emptied, mut broken) = (0, 0);
+    let mut rounds = 0;
+    while rounds < 4000 || emptied.min(broken) < 50 {
+        rounds += 1;
+        match options.remove(rounds % 2 == 0) {
+            Err(Error::Access { .. }) => emptied += 1,
+            Err(_) => broken += 1,
+            Ok(()) => {}
+        }
+    }
+    talk.say("removed");
+    talk.hear();
+}
+
+/// Who removes a file of somebody trusted, guarded, is not killed when that is cut short meanwhile.
+#[test]
+fn a_guarded_remover_survives_a_file_that_is_cut_short() {
+    if !is_root() {
+        return;
+    }
+    let room = sticky_room();
+    let mut bus = Bus::inside(room.path(), "urm");
+    bus.may_leave();
+    let words = format!("{} {}", bus.path().display(), bus.name());
+    let mut truncator = Child::spawn("truncator", &words);
+    truncator.expect("planted");
+    let words = format!("{} {}", room.path().display(), bus.name());
+    let mut remover = Child::spawn("remover", &words);
+    remover.expect("removed");
+    remover.tell("bye");
+    remover.finish();
+    assert!(truncator.is_running());
+}
+
+/// A bus of another user is removed by whoever trusts that user, and by nobody else.
+#[test]
+fn a_remover_names_whom_it_trusts() {
+    if !is_root() {
+        return;
+    }
+    let room = Room::new();
+    let mut bus = Bus::inside(room.path(), "urmtrust");
+    bus.may_leave();
+    let mut alice = servant_of(ALICE, GROUP);
+    let directory = room.path().display();
+    std::os::unix::fs::chown(room.path(), Some(ALICE), None).unwrap();
+    for aside in [false, true] {
+        alice.must(&format!("open {} dir={directory} role=master cleanup=0", bus.name()));
+        alice.must("leave");
+        let mut name = bus.name().to_owned();
+        if aside {
+            name += "~0123456789abcdef";
+            std::fs::rename(bus.path(), room.path().join(format!("eshm_{name}"))).unwrap();
+        }
+        let mut options = Options::new(&name);
+        options.directory(room.path());
+        for force in [false, true] {
+            let error = error_of(options.remove(force));
+            assert!(matches!(&error, Error::Access { why, .. } if why.contains("not trusted")));
+        }
+        assert_eq!(bus.files().len(), 1, "it is still there");
+        options.trust_user(ALICE).remove(false).unwrap();
+        assert!(bus.files().is_empty());
+    }
 }
 
 /// An ordinary user in a user namespace of its own, and a PID namespace where that is wished; as it

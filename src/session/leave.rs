@@ -180,7 +180,11 @@ pub(crate) fn remove_by_hand(bus: &BusFile, force: bool) -> Result<Removal> {
 }
 
 fn seal_as_reader(bus: &BusFile, turn: Turn, slot: usize) -> Result<()> {
-    let again = BusFile::open_at(&bus.facts().path, None, true)?;
+    // Guarded if the file is; its owner was judged when it was opened.
+    let facts = bus.facts();
+    let mut options = Options::new(facts.name.clone());
+    options.guard_sigbus(facts.is_guarded).trust_user(bus.file_facts()?.uid);
+    let again = BusFile::open_at(&facts.path, Some(&options), true)?;
     let Some(again) = again.filter(|again| again.facts().id == bus.facts().id) else {
         return Ok(());
     };

@@ -121,6 +121,10 @@ pub struct Bus {
     /// Use a segment of this user too, by name or number; else only one's own and root's
     #[arg(long, value_name = "USER", value_parser = parse::user)]
     pub trust: Vec<u32>,
+    /// How long to wait, as a slave, for a master to make the segment: a time, 0 for not at all, or
+    /// forever [default: --timeout if there is one, else forever]
+    #[arg(long, value_name = "TIME", value_parser = parse::patience)]
+    pub open_timeout: Option<Duration>,
     /// When both sides have left, whether the bus is removed; the more careful wish of the two counts
     /// [default: when-read; ping and echo: always]
     #[arg(long, value_enum, value_name = "WHEN")]
@@ -177,17 +181,22 @@ impl Bus {
         Ok(options)
     }
 
-    /// Opens the bus; a slave waits for its master, up to `timeout`.
+    /// Opens the bus; a slave waits for its master as long as was said, else up to `timeout`.
     pub fn open(
         &self,
         options: &Options,
         timeout: Option<Duration>,
         stop: &Stop,
     ) -> Outcome<Endpoint> {
-        let endpoint = wait_open(options, timeout, stop, |patience| match patience {
-            Patience::Begun => eprintln!("eshm: waiting for a master of {}", self.name),
-            Patience::Long => eprintln!("eshm: {}", nothing_here(&options.path())),
-        })?;
+        let timeout = self.open_timeout.or(timeout);
+        let endpoint = wait_open(
+            || options.open(),
+            timeout,
+            stop,
+            |patience| {
+                patience.tell(&self.name, &options.path());
+            },
+        )?;
         for refusal in endpoint.refused() {
             tracing::warn!("the system refused {}: {}", refusal.what, refusal.why);
         }
@@ -205,6 +214,16 @@ pub enum Patience {
     Long,
 }
 
+impl Patience {
+    /// Says so, of the bus `name` at `path`.
+    pub fn tell(self, name: &str, path: &Path) {
+        match self {
+            Patience::Begun => eprintln!("eshm: waiting for a master of {name}"),
+            Patience::Long => eprintln!("eshm: {}", nothing_here(path)),
+        }
+    }
+}
+
 /// The hint for who may look in another place than the other side.
 fn nothing_here(path: &Path) -> String {
     let directory = path.parent().unwrap_or(path).display();
@@ -216,17 +235,17 @@ fn nothing_here(path: &Path) -> String {
 }
 
 /// Opens; where there is no segment yet, says so once, later once more, and tries until there is one.
-pub fn wait_open(
-    options: &Options,
+pub fn wait_open<T>(
+    mut open: impl FnMut() -> eshm::Result<T>,
     timeout: Option<Duration>,
     stop: &Stop,
     say: impl Fn(Patience),
-) -> Outcome<Endpoint> {
+) -> Outcome<T> {
     let started = Instant::now();
     let mut said = None;
     loop {
         stop.check()?;
-        match options.open() {
+        match open() {
             Err(Error::NotFound { path }) => {
                 if timeout.is_some_and(|limit| started.elapsed() >= limit) {
                     return Err(Error::NotFound { path }.into());

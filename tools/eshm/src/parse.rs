@@ -17,6 +17,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
+/// A length of time that may have no end.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    if text == "forever" { Ok(Duration::MAX) } else { duration(text) }
+}
+
 /// A number of bytes or of things: `K`, `M`, `G` count in 1024, with or without `iB`.
 pub fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text)?;
@@ -84,6 +89,8 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!((patience("0"), patience("2s")), (Ok(Duration::ZERO), duration("2s")));
+        assert_eq!(patience("forever"), Ok(Duration::MAX));
         assert_eq!(size("64K"), Ok(65536));
         assert_eq!(size("1.5MiB"), Ok(1_572_864));
         assert_eq!(count("100k"), Ok(100_000));

@@ -23,7 +23,7 @@ impl Args {
     pub fn run(self, mut program: Command) -> Outcome {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut program, "eshm", &mut text);
-        let mut out = Out::stdout();
+        let mut out = Out::stdout(None)?;
         out.write_all(&text)?;
         out.flush()?;
         Ok(())

@@ -3,12 +3,10 @@
 //! Unread messages are somebody's work: only `--older` takes them along, and only those of that age.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use eshm::{Entry, EntryKind, Peer, PeerState, SegmentState, Snapshot};
-use nix::unistd::geteuid;
 use serde_json::json;
 
 use crate::commands::removal::{self, Done};
@@ -31,6 +29,10 @@ pub struct Args {
     /// Only what is older than this; even with unread messages in it
     #[arg(long, value_name = "AGE", value_parser = parse::duration)]
     older: Option<Duration>,
+    /// Also what belongs to this user, by name or number; else only one's own and root's. Root may
+    /// remove any
+    #[arg(long, value_name = "USER", value_parser = parse::user)]
+    trust: Vec<u32>,
     /// As JSON: one object a line
     #[arg(long)]
     pub json: bool,
@@ -79,9 +81,9 @@ impl Args {
             EntryKind::Unreadable(error) => (false, error.to_string()),
             _ => return None,
         };
-        let (remove, why) = match owner(&entry.path).filter(|_| remove) {
-            Some(uid) if uid != geteuid().as_raw() && uid != 0 => {
-                (false, format!("it belongs to user {uid}, who may remove it; {why}"))
+        let (remove, why) = match removal::owner(&entry.path).filter(|_| remove) {
+            Some(uid) if !removal::is_entitled(uid, &self.trust) => {
+                (false, format!("it belongs to user {uid} (--trust {uid} removes it); {why}"))
             }
             _ => (remove, why),
         };
@@ -137,7 +139,7 @@ impl Args {
                 }),
             };
         }
-        removal::remove(&self.place.dir, &finding.path, &finding.name, false)
+        removal::remove(&self.place.dir, &finding.path, &finding.name, false, &self.trust)
     }
 
     fn tell(&self, finding: &Finding, done: Option<Done>) {
@@ -181,10 +183,6 @@ impl Args {
         });
         journals.collect()
     }
-}
-
-fn owner(path: &Path) -> Option<u32> {
-    fs::symlink_metadata(path).ok().map(|about| about.uid())
 }
 
 fn last_seen(role: &Peer) -> String {

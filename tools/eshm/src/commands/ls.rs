@@ -24,7 +24,7 @@ impl Args {
     /// Lists.
     pub fn run(self) -> Outcome {
         let entries = eshm::list_in(&self.place.dir)?;
-        let mut out = Out::stdout();
+        let mut out = Out::stdout(None)?;
         if self.json {
             let all: Vec<_> = entries.iter().map(json::entry).collect();
             writeln!(out, "{}", serde_json::Value::from(all))?;

@@ -27,7 +27,7 @@ impl Args {
         }
         let mut text = Vec::new();
         Man::new(program).render(&mut text)?;
-        let mut out = Out::stdout();
+        let mut out = Out::stdout(None)?;
         out.write_all(&text)?;
         out.flush()?;
         Ok(())

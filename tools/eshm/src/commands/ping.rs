@@ -80,6 +80,7 @@ impl Args {
             if let Some(pace) = &mut pace {
                 pace.wait(stop)?;
             }
+            stop.check()?;
             message[..8].copy_from_slice(&number.to_le_bytes());
             let started = Instant::now();
             bus.write_timeout(&message, self.timeout)?;

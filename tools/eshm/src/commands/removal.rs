@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use eshm::{Error, SegmentState};
+use eshm::{Error, Options, SegmentState};
+use nix::unistd::geteuid;
 
 /// What became of a file that was to be removed.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,11 +20,29 @@ pub enum Done {
     Revived,
 }
 
+/// Whether a file of user `owner` may be removed by this user, who trusts those in `trust`. Root may
+/// remove any, as with the system's own `rm`; should its owner cut it short meanwhile, that is an
+/// error (`guard_sigbus`).
+pub fn is_entitled(owner: u32, trust: &[u32]) -> bool {
+    let own = geteuid();
+    own.is_root() || owner == own.as_raw() || owner == 0 || trust.contains(&owner)
+}
+
+/// Who owns the file at `path`.
+pub fn owner(path: &Path) -> Option<u32> {
+    fs::symlink_metadata(path).ok().map(|about| about.uid())
+}
+
 /// Removes the bus or the leftover `name`, whose file is at `path`.
-pub fn remove(directory: &Path, path: &Path, name: &str, force: bool) -> Done {
+pub fn remove(directory: &Path, path: &Path, name: &str, force: bool, trust: &[u32]) -> Done {
+    let mut options = Options::new(name);
+    options.directory(directory).guard_sigbus(true);
+    if let Some(owner) = owner(path).filter(|&owner| is_entitled(owner, trust)) {
+        options.trust_user(owner);
+    }
     let file = || fs::symlink_metadata(path).ok().map(|about| (about.dev(), about.ino()));
     let before = file();
-    match eshm::remove_in(directory, name, force) {
+    match options.remove(force) {
         // The library gives a bus back to whoever took it up in the same moment.
         Ok(()) if before.is_some() && file() == before => Done::Revived,
         Ok(()) => Done::Removed,

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use eshm::{Error, Options};
+use eshm::Options;
 use serde_json::json;
 
 use crate::commands::removal::{self, Done};
 use crate::exit::{Failure, HELD, Outcome, UNUSABLE};
 use crate::open::Place;
 use crate::output::{escape, units};
+use crate::parse;
 
 /// Options of `eshm rm`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,10 @@ pub struct Args {
     /// Even while a process holds it: its messages are lost, and its next call tells it so
     #[arg(long)]
     force: bool,
+    /// Remove a bus of this user too, by name or number; else only one's own and root's. Root may
+    /// remove any
+    #[arg(long, value_name = "USER", value_parser = parse::user)]
+    trust: Vec<u32>,
     /// As JSON: one object a line
     #[arg(long)]
     pub json: bool,
@@ -33,7 +38,8 @@ impl Args {
         for name in &self.names {
             let shown = escape::bytes(name.as_bytes());
             let unread = self.unread(name);
-            let done = removal::remove(&self.place.dir, &self.path(name), name, self.force);
+            let path = self.path(name);
+            let done = removal::remove(&self.place.dir, &path, name, self.force, &self.trust);
             if self.json {
                 let why = why(&done, &self.place.dir);
                 let (removed, emptied) = (done == Done::Removed, done == Done::Emptied);
@@ -49,7 +55,7 @@ impl Args {
                 };
                 eprintln!("removed {shown}{with}");
             }
-            if let Some(failure) = self.failure(name, done) {
+            if let Some(failure) = self.failure(done) {
                 first = first.and(Err(failure.about(shown)));
             }
         }
@@ -66,23 +72,14 @@ impl Args {
     }
 
     /// What is to be told as a failure.
-    fn failure(&self, name: &str, done: Done) -> Option<Failure> {
+    fn failure(&self, done: Done) -> Option<Failure> {
         let text = why(&done, &self.place.dir)?;
         Some(match done {
-            Done::Kept(error) => {
-                let is_of_another =
-                    matches!(&error, Error::Access { why, .. } if why.starts_with("it belongs to"));
-                match Failure::from(error) {
-                    held @ Failure::Told { code: HELD, .. } => held.remedy(
-                        "end that process first, or --force to take the segment away from it",
-                    ),
-                    told if is_of_another => told.remedy(format!(
-                        "as that user: eshm rm {}",
-                        escape::bytes(name.as_bytes())
-                    )),
-                    told => told,
-                }
-            }
+            Done::Kept(error) => match Failure::from(error) {
+                held @ Failure::Told { code: HELD, .. } => held
+                    .remedy("end that process first, or --force to take the segment away from it"),
+                told => told,
+            },
             Done::Revived => Failure::new(HELD, text).remedy("eshm ls shows by whom"),
             _ => Failure::new(UNUSABLE, text).remedy("as the owner of the directory: rm that file"),
         })

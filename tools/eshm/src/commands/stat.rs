@@ -40,11 +40,11 @@ impl Args {
     pub fn run(self) -> Outcome {
         let mut seen = Seen::default();
         let Some(interval) = self.watch else {
-            return self.look(&mut Out::stdout(), &mut seen);
+            return self.look(&mut Out::stdout(None)?, &mut seen);
         };
         let stop = Stop::install()?;
         let in_place = io::stdout().is_terminal() && !self.json && self.field.is_none();
-        let mut out = Out::stdout();
+        let mut out = Out::stdout(Some(&stop))?;
         loop {
             if in_place {
                 write!(out, "\x1b[H\x1b[J")?;

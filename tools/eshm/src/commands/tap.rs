@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::commands::recv::as_json;
 use crate::exit::{Failure, Outcome, TIMEOUT, USAGE};
-use crate::open::Place;
+use crate::open::{self, Place};
 use crate::output::style::{self, Paint};
 use crate::output::{Out, escape, hexdump, units};
 use crate::parse;
@@ -85,6 +85,9 @@ pub struct Args {
     /// End, with exit code 4, when for that long nothing came that was to be shown
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     timeout: Option<Duration>,
+    /// How long to wait for a master to make the segment: a time, 0 for not at all, or forever
+    #[arg(long, value_name = "TIME", value_parser = parse::patience, default_value = "0")]
+    open_timeout: Duration,
     #[command(flatten)]
     place: Place,
 }
@@ -94,11 +97,11 @@ impl Args {
     pub fn run(self) -> Outcome {
         let stop = Stop::install()?;
         let filter = Filter::new(&self)?;
-        let mut taps = self.open()?;
+        let mut taps = self.open(&stop)?;
         let longest = taps.iter().map(|tap| tap.geometry().max_message()).max().unwrap_or(0);
         let mut buffer = vec![0; longest];
         let mut viewer = Viewer {
-            out: Out::stdout(),
+            out: Out::stdout(Some(&stop))?,
             format: if self.json { Format::Json } else { self.format },
             cut: self.cut,
             paint: style::stdout(),
@@ -145,7 +148,7 @@ impl Args {
         if is_choosy { "no message came that is to be shown" } else { "no message came" }
     }
 
-    fn open(&self) -> Outcome<Vec<Tap>> {
+    fn open(&self, stop: &Stop) -> Outcome<Vec<Tap>> {
         let directions: &[Direction] = match self.from {
             From::Master => &[Direction::MasterToSlave],
             From::Slave => &[Direction::SlaveToMaster],
@@ -155,7 +158,15 @@ impl Args {
         options.directory(&self.place.dir);
         let mut taps = Vec::new();
         for &direction in directions {
-            let mut tap = options.tap(direction)?;
+            let patience = Some(self.open_timeout);
+            let mut tap = open::wait_open(
+                || options.tap(direction),
+                patience,
+                stop,
+                |patience| {
+                    patience.tell(&self.name, &options.path());
+                },
+            )?;
             if self.unread {
                 tap.from_oldest();
             }

@@ -118,7 +118,7 @@ impl Place {
     }
 
     /// Waits until the bus is there and `seen` is true of it.
-    pub fn until(&self, name: &str, seen: impl Fn(&eshm::Snapshot) -> bool) {
+    pub fn until(&self, name: &str, mut seen: impl FnMut(&eshm::Snapshot) -> bool) {
         until(&format!("{name} to be as expected"), || {
             eshm::inspect_in(self.dir(), name).is_ok_and(|now| seen(&now))
         });

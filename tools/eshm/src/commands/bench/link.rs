@@ -108,7 +108,7 @@ impl Bus {
         if role == Role::Master && size > 1024 {
             options.frames(1 << 16);
         }
-        let endpoint = open::wait_open(&options, Some(PATIENCE), stop, |_| ())?;
+        let endpoint = open::wait_open(|| options.open(), Some(PATIENCE), stop, |_| ())?;
         let batch = (transport == Transport::Batch).then(|| Batch::with_capacity(1 << 20, 1024));
         Ok(Bus { endpoint, batch })
     }

@@ -43,7 +43,8 @@ impl Args {
             .on_disconnect(Disconnect::Immediately)
             .open_timeout(Duration::ZERO)
             .cleanup(Cleanup::Always);
-        let mut bus = open::wait_open(&options, Some(Duration::from_secs(10)), &stop, |_| ())?;
+        let mut bus =
+            open::wait_open(|| options.open(), Some(Duration::from_secs(10)), &stop, |_| ())?;
         let mut count = Count::new();
         let mut buffer = [0; 256];
         loop {

@@ -67,7 +67,7 @@ impl Args {
     /// Looks; fails when something is bad.
     pub fn run(self) -> Outcome {
         let findings = checks::all(&self.place.dir);
-        let mut out = Out::stdout();
+        let mut out = Out::stdout(None)?;
         if self.json {
             let list: Vec<_> = findings.iter().map(as_json).collect();
             writeln!(out, "{}", serde_json::Value::from(list))?;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::exit::{FAILED, Failure, Outcome, PEER_GONE, SYSTEM, USAGE};
 use crate::output::{Out, units};
 use crate::record::Block;
+use crate::signals::Stop;
 use crate::stdout;
 
 use super::inlet::Inlet;
@@ -53,11 +54,11 @@ pub fn receive(mut copy: Copy, inlet: &mut Inlet<'_>) -> Outcome {
 
 impl Copy {
     /// The copy at `path`, begun by an earlier receiver or new; "-" is stdout.
-    pub fn open(path: &Path) -> Outcome<Copy> {
+    pub fn open(path: &Path, stop: &Stop) -> Outcome<Copy> {
         if path == Path::new("-") {
             stdout::must_be_open()?;
             return Ok(Copy {
-                place: Place::Stream(Box::new(Out::stdout())),
+                place: Place::Stream(Box::new(Out::stdout(Some(stop))?)),
                 have: 0,
                 complete: false,
             });
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     fn copy(directory: &Path) -> Copy {
-        Copy::open(&directory.join("copy")).unwrap()
+        Copy::open(&directory.join("copy"), &Stop::install().unwrap()).unwrap()
     }
 
     #[test]

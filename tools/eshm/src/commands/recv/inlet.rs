@@ -59,6 +59,8 @@ impl<'a> Inlet<'a> {
     pub fn wait(&mut self) -> Outcome<bool> {
         let started = Instant::now();
         loop {
+            // Also where there is always a message.
+            self.stop.check()?;
             // Asked before looking: a message written before it left is then sure to be seen.
             let left = self.sender_left();
             match self.bus.peek_timeout(if left { Duration::ZERO } else { SLICE }) {
@@ -74,29 +76,39 @@ impl<'a> Inlet<'a> {
         }
     }
 
-    /// Takes up to `most` messages that are here now.
+    /// Takes up to `most` messages that are here now, and says how many they are.
     pub fn take(
         &mut self,
         most: u64,
+        taken: &mut u64,
         mut each: impl FnMut(MessageId, &[u8]) -> Outcome,
-    ) -> Outcome<u64> {
+    ) -> Outcome {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(BATCH_MESSAGES);
         if self.batch.0 != most {
             self.batch = (most, new_batch(&self.bus, most));
         }
         match self.bus.try_read_many(&mut self.batch.1) {
             Ok(_) => {}
-            Err(Error::Empty) => return Ok(0),
+            Err(Error::Empty) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        let mut taken = 0;
+        *taken = self.batch.1.len() as u64;
         for (id, message) in self.batch.1.iter() {
             each(id, message)?;
-            taken += 1;
             self.progress.add(1, message.len() as u64);
         }
         self.warn_of_losses();
-        Ok(taken)
+        Ok(())
+    }
+
+    /// Says how many messages were taken that nobody has read from the output.
+    pub fn tell_of_unwritten(&self, messages: u64) {
+        if messages > 0 {
+            let lost = units::plural(messages, "message");
+            self.progress.say(&format!(
+                "{lost} taken and not written, because nobody read; with --ack they stay in the bus"
+            ));
+        }
     }
 
     /// Shows the next message in place, and takes it off the bus only when that went well.
@@ -147,7 +159,6 @@ impl<'a> Inlet<'a> {
     }
 
     fn still_waiting(&self, started: Instant) -> Outcome {
-        self.stop.check()?;
         match self.timeout {
             Some(limit) if started.elapsed() >= limit => Err(self.gave_up(started.elapsed())),
             _ => Ok(()),

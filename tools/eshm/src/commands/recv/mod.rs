@@ -16,7 +16,7 @@ use eshm::Role;
 use tracing::info;
 
 use crate::commands::pace::Pace;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::open::Bus;
 use crate::output::progress::Progress;
 use crate::parse;
@@ -89,9 +89,9 @@ impl Args {
         let stop = Stop::install()?;
         let options = self.bus.options(Role::Slave)?;
         // Looked at before the bus is opened: a wrong path must not cost a message.
-        let file = self.file.as_deref().map(file::Copy::open).transpose()?;
+        let file = self.file.as_deref().map(|path| file::Copy::open(path, &stop)).transpose()?;
         let sink = match file {
-            None => Some(Sink::open(&self)?),
+            None => Some(Sink::open(&self, &stop)?),
             Some(_) => None,
         };
         let bus = self.bus.open(&options, self.timeout, &stop)?;
@@ -124,8 +124,14 @@ impl Args {
                 left -= 1;
             } else {
                 let most = if pace.is_some() { 1 } else { left };
-                left -= inlet.take(most, |id, message| sink.put(id, message))?;
-                sink.flush()?;
+                let mut taken = 0;
+                let written = inlet.take(most, &mut taken, |id, message| sink.put(id, message));
+                let written = written.and_then(|()| sink.flush());
+                left -= taken;
+                if let Err(Failure::Signal(_)) = written {
+                    inlet.tell_of_unwritten(taken - sink.whole());
+                }
+                written?;
             }
         }
         Ok(())

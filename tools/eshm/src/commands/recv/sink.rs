@@ -1,13 +1,18 @@
 //! Where received messages go, and in which shape.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 
 use eshm::MessageId;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use serde_json::json;
 
 use crate::exit::{Failure, Outcome, SYSTEM};
 use crate::output::{Out, escape, hexdump};
+use crate::signals::{SLICE, Stop};
 use crate::{record, stdout};
 
 use super::{Args, Format};
@@ -22,8 +27,25 @@ enum Shape {
 
 /// The output.
 pub struct Sink {
-    out: Box<dyn Write>,
+    out: Counted,
     shape: Shape,
+    /// Where the messages end that were put out since the output was last empty.
+    ends: Vec<u64>,
+}
+
+/// The output, and how many bytes it was given.
+struct Counted(Out, u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.0.write(bytes)?;
+        self.1 += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Whether stdout is a terminal, which no payload may drive.
@@ -33,21 +55,13 @@ pub fn stdout_is_terminal() -> bool {
 
 impl Sink {
     /// The output that the command line asks for.
-    pub fn open(args: &Args) -> Outcome<Sink> {
-        let out: Box<dyn Write> = match &args.output {
+    pub fn open(args: &Args, stop: &Stop) -> Outcome<Sink> {
+        let out = match &args.output {
             None => {
                 stdout::must_be_open()?;
-                Box::new(Out::stdout())
+                Out::stdout(Some(stop))?
             }
-            Some(path) => {
-                let mut options = OpenOptions::new();
-                options.create(true).write(true).append(args.append).truncate(!args.append);
-                let file = options.open(path);
-                let file = file.map_err(|error| {
-                    Failure::new(SYSTEM, format!("{}: {error}", path.display()))
-                })?;
-                Box::new(BufWriter::with_capacity(1 << 16, file))
-            }
+            Some(path) => Out::file(open_output(path, args.append, stop)?, Some(stop)),
         };
         let terminal = args.output.is_none() && stdout_is_terminal() && !args.raw;
         let shape = match args.format {
@@ -61,7 +75,7 @@ impl Sink {
             return Err(Failure::new(crate::exit::USAGE, "this format is not for a terminal")
                 .remedy("-o FILE, a pipe, or --raw"));
         }
-        Ok(Sink { out, shape })
+        Ok(Sink { out: Counted(out, 0), shape, ends: Vec::new() })
     }
 
     /// Puts one message out.
@@ -71,12 +85,42 @@ impl Sink {
             Shape::Escaped => writeln!(self.out, "{}", escape::bytes(message))?,
             Shape::Json => writeln!(self.out, "{}", as_json(id, message))?,
         }
+        self.ends.push(self.out.1);
         Ok(())
     }
 
     /// Hands everything to the system.
     pub fn flush(&mut self) -> Outcome {
-        Ok(self.out.flush()?)
+        self.out.flush()?;
+        self.ends.clear();
+        Ok(())
+    }
+
+    /// How many messages the system has taken whole, after a flush that failed.
+    pub fn whole(&self) -> u64 {
+        let written = self.out.0.written();
+        self.ends.iter().take_while(|&&end| end <= written).count() as u64
+    }
+}
+
+/// The file to write to. A named pipe is waited for until somebody reads it.
+fn open_output(path: &Path, append: bool, stop: &Stop) -> Outcome<File> {
+    let is_pipe = fs::metadata(path).is_ok_and(|about| about.file_type().is_fifo());
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).append(append).truncate(!append);
+    if is_pipe {
+        options.custom_flags(OFlag::O_NONBLOCK.bits());
+    }
+    loop {
+        match options.open(path) {
+            Err(error) if is_pipe && error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+                stop.sleep(SLICE)?;
+            }
+            opened => {
+                return opened
+                    .map_err(|error| Failure::new(SYSTEM, format!("{}: {error}", path.display())));
+            }
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Where the data comes from: a file or stdin, read so that a signal ends the wait.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use nix::fcntl::OFlag;
 
 use crate::exit::{Failure, Outcome, SYSTEM};
 use crate::signals::Stop;
@@ -29,7 +31,12 @@ impl<'a> Input<'a> {
     /// The file at `path`, or stdin for none or "-".
     pub fn open(path: Option<&Path>, stop: &'a Stop) -> Outcome<Input<'a>> {
         let file = match path {
-            Some(path) if path != Path::new("-") => File::open(path)
+            // At once, also where nobody has opened the other end of a named pipe yet: the wait for
+            // that is one that a signal ends.
+            Some(path) if path != Path::new("-") => OpenOptions::new()
+                .read(true)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(path)
                 .map_err(|error| Failure::new(SYSTEM, format!("{}: {error}", path.display())))?,
             _ => File::from(io::stdin().as_fd().try_clone_to_owned()?),
         };
@@ -66,7 +73,13 @@ impl<'a> Input<'a> {
 
 impl Read for Input<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.wait()?;
-        self.file.read(into)
+        loop {
+            self.wait()?;
+            match self.file.read(into) {
+                // Somebody else has read it.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! came is in the segment ([`eshm::Endpoint::last_committed`]), so the two cannot disagree.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -79,8 +79,18 @@ impl Journal {
             block,
             input: identity.clone(),
         };
-        write(&path, &entry)?;
-        Ok((Journal { path: Some(path), block }, 0))
+        match write(&path, &entry) {
+            Ok(()) => Ok((Journal { path: Some(path), block }, 0)),
+            // Who may use the bus may still not be allowed to make files beside it.
+            Err(error) if is_denied(&error) => {
+                warn!(
+                    "{}: {error}; if this sender is killed, the next cannot go on",
+                    path.display()
+                );
+                Ok((Journal { path: None, block }, 0))
+            }
+            Err(error) => Err(Failure::from(error).about(path.display())),
+        }
     }
 
     /// Bytes per block: those of the sender that began.
@@ -135,7 +145,7 @@ fn read(path: &Path) -> Option<Entry> {
 }
 
 /// Writes it whole, then gives it its name.
-fn write(path: &Path, entry: &Entry) -> Outcome {
+fn write(path: &Path, entry: &Entry) -> io::Result<()> {
     let draft = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
     let text = serde_json::to_string(entry).unwrap_or_default();
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
@@ -145,7 +155,11 @@ fn write(path: &Path, entry: &Entry) -> Outcome {
     if written.is_err() {
         let _ = fs::remove_file(&draft);
     }
-    written.map_err(|error| Failure::from(error).about(path.display()))
+    written
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 #[cfg(test)]

@@ -13,12 +13,12 @@ mod outlet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use eshm::{Cleanup, Geometry, Overflow, Role};
+use eshm::{Cleanup, Endpoint, Error, Geometry, Options, Overflow, Role, SegmentState};
 use serde_json::json;
 use tracing::info;
 
 use crate::commands::pace::Pace;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome, USAGE};
 use crate::open::{Bus, CleanupArg};
 use crate::output::progress::Progress;
 use crate::parse;
@@ -88,14 +88,7 @@ impl Args {
         if self.keep {
             options.cleanup(Cleanup::Never);
         }
-        if self.file.is_some() && self.bus.frames.is_none() && self.bus.frame_size.is_none() {
-            let role = self.bus.role_or(Role::Master);
-            let wide = Geometry { frame_size: 64, frames: 1 << 16, overflow: Overflow::Refuse };
-            if !options.path().exists() {
-                options.direction(role.writes(), wide);
-            }
-        }
-        let bus = self.bus.open(&options, self.timeout, &stop)?;
+        let bus = self.open(&options, &stop)?;
         let progress = Progress::new("sent", input.size(), self.quiet);
         let mut outlet =
             Outlet::new(bus, self.bus.place.dir.clone(), &stop, self.timeout, progress);
@@ -104,6 +97,30 @@ impl Args {
             outlet.wait_until_read()?;
         }
         self.summarise(&outlet, resumed_at, started.elapsed())
+    }
+
+    /// Opens the bus; one that is made for a file gets a longer ring.
+    fn open(&self, options: &Options, stop: &Stop) -> Outcome<Endpoint> {
+        let has_shape = self.bus.frames.is_some() || self.bus.frame_size.is_some();
+        if self.file.is_some() && !has_shape && self.is_to_be_made() {
+            let long = Geometry { frame_size: 64, frames: 1 << 16, overflow: Overflow::Refuse };
+            let mut shaped = options.clone();
+            shaped.direction(self.bus.role_or(Role::Master).writes(), long);
+            match self.bus.open(&shaped, self.timeout, stop) {
+                // Somebody else has made it, or there is an empty one that this user cannot remove.
+                Err(Failure::Told { code: USAGE, .. }) => {}
+                opened => return opened,
+            }
+        }
+        self.bus.open(options, self.timeout, stop)
+    }
+
+    /// Whether there is no bus of the name, or only the empty file of one.
+    fn is_to_be_made(&self) -> bool {
+        match eshm::inspect_in(&self.bus.place.dir, &self.bus.name) {
+            Ok(found) => found.state == SegmentState::Retired,
+            Err(error) => matches!(error, Error::NotFound { .. }),
+        }
     }
 
     /// Whether the messages are to be left for whoever comes.

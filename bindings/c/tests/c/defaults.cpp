@@ -52,6 +52,16 @@ static void writing_waits_for_room()
     EQUAL(read, sent);
 }
 
+static void reading_waits_a_second()
+{
+    std::error_code trouble;
+    std::byte buffer[8];
+    eshm::bus master(bus_name("second"));
+    double begun = seconds();
+    master.read(eshm::place(buffer, 8), trouble);
+    CHECK(trouble == eshm::errc::timeout && seconds() - begun >= 1);
+}
+
 static void a_living_master_is_left_alone()
 {
     std::string name = bus_name("alone");
@@ -177,9 +187,9 @@ static void reading_goes_on_over_restarts()
     }
 }
 
-static void fail_after_three(const char *name, eshm::cleanup cleanup)
+static void fail_after_three(const eshm::options &options)
 {
-    eshm::bus master(eshm::options(name).role(eshm::role::master).cleanup(cleanup));
+    eshm::bus master(options);
     for (std::uint64_t number = 0; number < 3; number++) {
         master.write_value(number);
     }
@@ -191,7 +201,7 @@ static void fail_after_three(const char *name, eshm::cleanup cleanup)
 static void caught_at_the_end(void *with)
 {
     try {
-        fail_after_three(static_cast<const char *>(with), eshm::cleanup::when_read);
+        fail_after_three(eshm::options(static_cast<const char *>(with)));
     } catch (const std::exception &) {
         return;
     }
@@ -201,7 +211,8 @@ static void caught_at_the_end(void *with)
 static void caught_and_removed(void *with)
 {
     try {
-        fail_after_three(static_cast<const char *>(with), eshm::cleanup::always);
+        eshm::options options(static_cast<const char *>(with));
+        fail_after_three(options.cleanup(eshm::cleanup::always));
     } catch (const std::exception &) {
         return;
     }
@@ -213,7 +224,7 @@ static void not_caught(void *with)
     // Says nothing and leaves no core.
     std::set_terminate([] { _exit(77); });
     std::thread thread([=] {
-        fail_after_three(static_cast<const char *>(with), eshm::cleanup::when_read);
+        fail_after_three(eshm::options(static_cast<const char *>(with)));
     });
     thread.join();
 }
@@ -282,6 +293,7 @@ int main(int argc, char **argv)
 {
     const test tests[] = {
         {"writing_waits_for_room", writing_waits_for_room},
+        {"reading_waits_a_second", reading_waits_a_second},
         {"a_living_master_is_left_alone", a_living_master_is_left_alone},
         {"a_hung_master_is_replaced_if_asked", a_hung_master_is_replaced_if_asked},
         {"opening_waits", opening_waits},

@@ -21,7 +21,16 @@ struct Terminal {
 
 impl Terminal {
     fn start(place: &Place, args: &[&str], env: &[(&str, &str)]) -> Terminal {
-        let shape = PtySize { rows: 24, cols: 80, ..PtySize::default() };
+        Terminal::sized((80, 24), place, args, env)
+    }
+
+    fn sized(
+        (cols, rows): (u16, u16),
+        place: &Place,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Terminal {
+        let shape = PtySize { rows, cols, ..PtySize::default() };
         let pair = NativePtySystem::default().openpty(shape).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_eshm"));
         command.args(args);
@@ -31,7 +40,7 @@ impl Terminal {
         env.iter().for_each(|(name, value)| command.env(name, value));
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(size(24), size(80), 200)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(size(rows), size(cols), 200)));
         let raw = Arc::new(Mutex::new(Vec::new()));
         let mut output = pair.master.try_clone_reader().unwrap();
         let (to_screen, to_raw) = (screen.clone(), raw.clone());
@@ -109,6 +118,26 @@ fn top_shows_buses_takes_keys_and_gives_the_terminal_back() {
     until("the normal screen", || !screen.lock().unwrap().screen().alternate_screen());
     assert!(!screen.lock().unwrap().screen().hide_cursor());
     drop((master, _other));
+    place.sweep();
+}
+
+#[test]
+fn top_is_of_use_on_twenty_columns() {
+    let place = Place::new();
+    let mut master = place.bus("telemetry").role(Role::Master).open().unwrap();
+    (0..5000).for_each(|_| master.write(b"tick").unwrap());
+    let args = ["top", "--every", "20ms"];
+    let mut top = Terminal::sized((20, 14), &place, &args, &[]);
+    top.until("5000");
+    let list = top.text();
+    assert!(list.lines().any(|line| line.starts_with("telem") && line.contains("● -")), "{list}");
+    top.press("\r");
+    top.until("5000 unread, 61 %");
+    top.until("slave absent");
+    assert!(top.text().lines().all(|line| line.chars().count() <= 20), "{}", top.text());
+    top.press("q");
+    assert_eq!(top.end(), 0);
+    drop(master);
     place.sweep();
 }
 

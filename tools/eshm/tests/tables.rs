@@ -3,11 +3,30 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 
 use eshm::{Geometry, Overflow, PeerState, Role};
+use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{Place, same};
+use support::{Place, Running, same};
+
+#[test]
+fn a_watch_counts_on_for_how_long_a_process_hangs() {
+    let place = Place::new();
+    let (send, _stdin) = place.start_fed(&["send", "a"]);
+    place.until("a", |now| now.stats.master.state == PeerState::Alive);
+    send.signal(Signal::SIGSTOP);
+    let mut watch = Running::bare(&mut place.command(&["stat", "a", "master.silent_ms", "-w10ms"]));
+    let said = BufReader::new(watch.child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let silent = said.filter_map(|line| line.parse::<u64>().ok());
+    let silent: Vec<u64> = silent.take(8).collect();
+    // One look sees no more than the threshold, and takes as long.
+    assert!(silent.is_sorted() && silent[7] >= 500, "{silent:?}");
+    watch.kill();
+    send.kill();
+    place.run(&["gc"]).ok();
+}
 
 #[test]
 fn ls_shows_what_is_there_in_columns() {
@@ -39,7 +58,7 @@ fn ls_tells_dead_and_hung_owners() {
     let pid = place.orphan("gone");
     let (send, _stdin) = place.start_fed(&["send", "stopped"]);
     place.until("stopped", |now| now.stats.master.state == PeerState::Alive);
-    send.signal(nix::sys::signal::Signal::SIGSTOP);
+    send.signal(Signal::SIGSTOP);
     place.until("stopped", |now| matches!(now.stats.master.state, PeerState::Hung(_)));
     let text = place.run(&["ls"]).ok().text();
     assert!(text.contains(&format!("{pid} dead")), "{text}");

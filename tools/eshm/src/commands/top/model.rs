@@ -365,7 +365,8 @@ pub mod tests {
         for step in 0..=10 {
             model.take(at(step * 20), vec![snapshot("a", 0, 0, 5)]);
         }
-        assert!(matches!(model.chosen().unwrap().hearts[0].state, PeerState::Hung(_)));
+        // For as long as was looked on, not only for the threshold.
+        assert_eq!(model.chosen().unwrap().hearts[0].state, PeerState::Hung(at(200)));
         model.take(at(220), vec![snapshot("a", 0, 0, 6)]);
         assert_eq!(model.chosen().unwrap().hearts[0].state, PeerState::Alive);
     }

@@ -6,6 +6,7 @@ a mistake in a design of one file. Name, file, (text, replacement); then how man
 """
 
 FILE, MEMBER = "src/segment/file.rs", "src/session/member.rs"
+HEART = "src/session/member/heart.rs"
 SESSION, REPLACE, LEAVE = "src/session.rs", "src/session/replace.rs", "src/session/leave.rs"
 READER, MANY, SHOWN, WRITER = ("src/bus/reader.rs", "src/bus/reader/many.rs",
                                "src/bus/reader/shown.rs", "src/bus/writer.rs")
@@ -59,7 +60,7 @@ SIMULATED = [
     ("20 a name is unlinked where it is", LEAVE,
      [("    let aside = path_aside(path);\n",
        "    let aside = path_aside(path);\n    return shm::unlink(path).map(|_| true);\n")]),
-    ("23 the heart waits for a thread of the application", MEMBER,
+    ("23 the heart waits for a thread of the application", HEART,
      [("let Some(_moving) = self.moving.try_lock() else { return };",
        "let _moving = self.moving.lock();")]),
     ("25 a record of a dead sealer is used up", REPLACE,

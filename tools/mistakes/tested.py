@@ -7,6 +7,7 @@ Name, file, (text, replacement), and for each test: what to build, and the test.
 BUS, WRITER, READER = "src/bus.rs", "src/bus/writer.rs", "src/bus/reader.rs"
 MANY, FILE, SEGMENT = "src/bus/reader/many.rs", "src/segment/file.rs", "src/segment.rs"
 MEMBER, SESSION, REPLACE = "src/session/member.rs", "src/session.rs", "src/session/replace.rs"
+HEART = "src/session/member/heart.rs"
 LEAVE, TAP, PEER = "src/session/leave.rs", "src/tap.rs", "src/peer.rs"
 PRODUCER, CONSUMER, RING = "src/ring/producer.rs", "src/ring/consumer.rs", "src/ring.rs"
 DOORBELL, CURSOR = "src/ring/doorbell.rs", "src/ring/tap.rs"
@@ -117,7 +118,7 @@ TESTED = [
        "            return BusFile::open_at(path, options, false);\n        }\n"
        "        let checked = BusFile::open_checked(path, options, false)?;\n")],
      [test("two_users", "observers_survive_a_file_that_is_cut_short")]),
-    ("18 a bus without a name is of no use", MEMBER,
+    ("18 a bus without a name is of no use", HEART,
      [("        if self.is_nameless.swap(!is_named, Ordering::Relaxed) == is_named {\n",
        "        if !is_named {\n"
        "            self.condemn(Error::Lost { what: \"no name\", unread: 0 });\n        }\n"
@@ -137,7 +138,7 @@ TESTED = [
     ("22 no limit is no room", "tools/eshm/src/commands/doctor/checks.rs",
      [("    let free = (total > 0).then_some(free);", "    let free = (total < u64::MAX).then_some(free);")],
      [command("places", "doctor_knows_room_without_limit_and_no_room_for_a_second_slot")]),
-    ("23 the heart waits for a thread of the application", MEMBER,
+    ("23 the heart waits for a thread of the application", HEART,
      [("let Some(_moving) = self.moving.try_lock() else { return };",
        "let _moving = self.moving.lock();")],
      [stopped("finishing_a_big_replacement_stops_no_heart")]),

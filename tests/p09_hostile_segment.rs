@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use eshm::{Direction, Error, Options, Role, Takeover};
+use eshm::{Direction, Error, Options, PeerState, Role, Takeover};
 use support::*;
 
 children! { "flip" => flip, "hammer" => hammer }
@@ -267,7 +267,8 @@ fn a_header_changed_after_it_was_checked_has_no_effect() {
     drop(master);
 }
 
-/// A position that cannot be is found when the ring is opened.
+/// A position that cannot be is found when the ring is opened; the role is given back as if its owner had
+/// died, so that nobody takes it for a clean end.
 #[test]
 fn impossible_positions_are_corrupt() {
     for (head, tail) in [(100u64, 0u64), (0, 1 << 63), (5, u64::MAX - 300), (1 << 63, 5)] {
@@ -287,6 +288,9 @@ fn impossible_positions_are_corrupt() {
         for role in [Role::Master, Role::Slave] {
             let error = error_of(options.role(role).open());
             assert!(matches!(error, Error::Corrupt { .. }), "{head} {tail}: {error}");
+            let seen = eshm::inspect_in(room.path(), &name).unwrap().stats;
+            let peer = if role == Role::Master { seen.master } else { seen.slave };
+            assert_eq!(peer.state, PeerState::Dead, "given back, and not left cleanly");
         }
         assert_eq!(room.names().len(), 1, "nothing made, nothing removed");
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Longest file and function that are still read with pleasure.
 const FILE_LINES: usize = 700;
@@ -225,6 +226,23 @@ fn nothing_is_left_over() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What cannot be made any more proves nothing: each place that a mistake is to be made in is there,
+/// and so is each test that must find it.
+#[test]
+fn every_mistake_of_the_proofs_can_be_made() {
+    for (tool, wish) in [("prove-harness", "--check"), ("mutate-orderings", "--list")] {
+        let tool = root().join("tools").join(tool);
+        if !tool.exists() {
+            continue; // a package without its tools
+        }
+        let Ok(ran) = Command::new("python3").arg(&tool).arg(wish).output() else {
+            return eprintln!("skipped: there is no python3");
+        };
+        let told = [ran.stdout, ran.stderr].concat();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&told));
+    }
 }
 
 #[test]

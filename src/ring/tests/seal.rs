@@ -244,6 +244,21 @@ fn a_reader_opens_on_a_stream_that_is_overwritten() {
     });
 }
 
+/// The same as one look finds it that took longer than a lap: the head is old, and what was reserved
+/// since is new.
+#[test]
+fn a_reader_that_opens_on_what_is_overwritten_needs_no_head() {
+    let arena = arena(16);
+    let mut producer = Producer::resume(arena.ring(), 1).unwrap();
+    let old = producer.head();
+    producer.write_many(&[[7; 40]; 256]).unwrap();
+    arena.ring().lines().producer.head.store(old, Ordering::Relaxed);
+    assert!(matches!(arena.ring().find_head(None), Err(Error::Corrupt { .. })));
+    let mut consumer = Consumer::resume(arena.ring()).unwrap();
+    let mut buffer = [0; 40];
+    assert_eq!((consumer.race(&mut buffer).unwrap(), buffer), (Some(40), [7; 40]));
+}
+
 /// Only the first message of a rebuilt ring was remembered as a boundary. As soon as the writer came
 /// round to it, a reader that was behind gave up all that had been carried over.
 #[test]

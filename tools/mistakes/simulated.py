@@ -2,10 +2,11 @@
 
 Each was made once, by this library or by an earlier one of its line, or is the nearest relative of such
 a mistake in a design of one file. Name, file, (text, replacement); then how many schedules it may take.
-`docs/simulator.md` has the table, and names the mistakes that need another proof.
+`docs/proof.md` has the table.
 """
 
 FILE, MEMBER = "src/segment/file.rs", "src/session/member.rs"
+HEART = "src/session/member/heart.rs"
 SESSION, REPLACE, LEAVE = "src/session.rs", "src/session/replace.rs", "src/session/leave.rs"
 READER, MANY, SHOWN, WRITER = ("src/bus/reader.rs", "src/bus/reader/many.rs",
                                "src/bus/reader/shown.rs", "src/bus/writer.rs")
@@ -22,10 +23,13 @@ SIMULATED = [
      [("            None => self.follow(),", "            None => Err(Error::Empty),"),
       ("            self.cursor = before;\n            return self.follow();",
        "            self.cursor = before;\n            return Err(Error::Empty);")]),
+    ("4 a batch is dropped when the bus moves", READER,
+     [("                if batch.is_empty() { Err(Error::Empty) } else { Ok(()) }",
+       "                batch.clear();\n                Err(Error::Empty)")]),
     ("7 the length of a value is ignored", READER,
      [("        if len != expected {\n", "        if len > expected {\n")]),
     ("8 the newest is what was shown before", READER,
-     [("return Ok(skipped + self.pass_shown()?);", "return Ok(skipped);")]),
+     [("return Ok(passed + self.pass_shown(passed > 0)?);", "return Ok(passed);")]),
     ("9 an owner without barriers does not ask for fences", SESSION,
      [("        if !is_registered {\n", "        if false {\n")]),
     ("9 what is cleared from a bell takes the fences with it", "src/ring/doorbell.rs",
@@ -38,74 +42,39 @@ SIMULATED = [
        "        let at = Arc::as_ptr(&self.segment);\n        loop {\n"
        "            match self.try_once(message) {\n"
        "                Err(Error::Full) if at == Arc::as_ptr(&self.segment) => {}")]),
-    ("10 a claim that moved gives up at once", WRITER,
-     [("            Err(Error::Full) => self.write(&copy),\n", "")]),
     ("11 a name that may not be moved is an error", LEAVE,
-     [("libc::EPERM | libc::EACCES | libc::EROFS | libc::EINVAL, ..",
-       "libc::EROFS | libc::EINVAL, ..")]),
+     [("libc::EPERM | libc::EACCES | libc::EROFS", "libc::EROFS")]),
     ("13 nobody takes the name of a removed bus away", SESSION,
      [("    if leave::take_name_away(&bus)? {\n        return Ok(None);\n    }\n"
        "    check_asked(&bus, options)?;\n",
        "    if options.role != Role::Slave { return Err(Error::Timeout); }\n"
        "    check_asked(&bus, options)?;\n")]),
-    ("18 a bus without a name is of no use", MEMBER,
-     [("        if !is_named {\n            leave::bring_name_back(segment.facts());",
-       "        if !is_named {\n"
-       "            self.condemn(Error::Lost { what: \"no name\", unread: 0 });\n"
-       "            leave::bring_name_back(segment.facts());")]),
     ("19 the dead have left too", LEAVE,
      [("            _ => return None,\n", "            _ => {}\n")]),
     ("19 a reader that leaves takes what is unread", LEAVE,
-     [("unread_in(bus, &view) == [0, 0]", "unread_in(bus, &view).contains(&0)")]),
+     [("Cleanup::WhenRead => unread_in(bus, &view) == [0, 0],",
+       "Cleanup::WhenRead => unread_in(bus, &view).contains(&0),")]),
     ("20 a name is removed without a look at its file", LEAVE,
      [("    let is_ours = shm::facts_at(&aside)?.is_some_and(|facts| facts.id == bus.facts().id);",
        "    let is_ours = true;")]),
     ("20 a name is unlinked where it is", LEAVE,
      [("    let aside = path_aside(path);\n",
        "    let aside = path_aside(path);\n    return shm::unlink(path).map(|_| true);\n")]),
-    ("20 a bus that was revived is unlinked", LEAVE,
-     [("if is_ours && bus.turn() == turn {", "if is_ours {")]),
-    ("21 a wide mode makes up for a strange owner", FILE,
-     [("    if facts.uid != ours && facts.uid != 0 && !options.trusted.contains(&facts.uid) {",
-       "    if facts.mode & 0o002 == 0 && facts.uid != ours && facts.uid != 0\n"
-       "        && !options.trusted.contains(&facts.uid)\n    {")]),
-    ("23 the heart waits for a thread of the application", MEMBER,
+    ("23 the heart waits for a thread of the application", HEART,
      [("let Some(_moving) = self.moving.try_lock() else { return };",
        "let _moving = self.moving.lock();")]),
-    ("24 a slow heart is given no time", PEER,
-     [("self.stale_ns.max(slow_ns.min(LONGEST_SILENCE_NS))",
-       "{ let _ = slow_ns.min(LONGEST_SILENCE_NS); self.stale_ns }")]),
     ("25 a record of a dead sealer is used up", REPLACE,
      [("    let lines = &segment.page().cuts[record];\n",
        "    let lines = &segment.page().cuts[record];\n"
        "    if lines.rings.iter().any(|it| it.head.load(Ordering::Relaxed) != 0) {\n"
        "        return Err(Error::Corrupt { what: \"no record is left\" });\n    }\n")]),
-    ("H1 the keeper of an earlier seat is forgotten", MEMBER,
-     [("            true => seat.before.push(old),", "            true => seat.before.clear(),")]),
-    ("H2 a page is read before the look at the turn", REPLACE,
-     [("    let is_ours = bus.try_lock(byte..byte + 1)?;\n    hit(\"move.locked\")?;",
-       "    let page = bus.look_at_page(slot)?;\n"
-       "    let is_ours = bus.try_lock(byte..byte + 1)?;\n    hit(\"move.locked\")?;"),
-      ("    let page = bus.look_at_page(slot)?;\n    if bus.turn() != turn {\n"
-       "        return Ok(Move::NotYet);\n    }\n", "")]),
-    ("H3 any error condemns", MEMBER,
+    ("any error condemns", MEMBER,
      [("        if !matches!(error, Error::Os { .. } | Error::Access { .. } | Error::Timeout) {",
        "        if !matches!(error, Error::Timeout) {")]),
-    ("H4 a number ahead of its tail is believed", CONSUMER,
-     [("        ring.lines().consumer.number.store(tail.number, Ordering::Release);\n", "")]),
-    ("M1 a doomed slot is asked for the peer", MEMBER,
-     [("self.segment().filter(|segment| !segment.is_doomed()) else { return };",
-       "self.segment() else { return };")]),
-    ("M2 a verdict is not looked at again", REPLACE,
-     [("verdict.filter(|verdict| verdict.still_holds(old)).map(",
-       "verdict.filter(|verdict| verdict.still_holds(old) || true).map(")]),
-    ("M3 all bytes are locked without the builder's", FILE,
+    ("all bytes are locked without the builder's", FILE,
      [("        if !self.try_lock(builder..builder + 1)? {\n            return Ok(false);\n        }\n"
        "        if self.turn() == turn && self.try_lock(bytes_of(slot))? {",
        "        if builder > 0 && self.try_lock(bytes_of(slot))? {\n            let _ = turn;")]),
-    ("a slot is given back under those who map it", REPLACE,
-     [("    if bus.try_lock(crate::segment::bytes_of(slot))? {",
-       "    if bus.try_lock(crate::segment::bytes_of(slot))? || true {")]),
     ("a slot is taken without a look at the turn", FILE,
      [("            if self.turn() != turn {\n                self.unlock(bytes_of(slot))?;\n"
        "                return Ok(None);\n            }\n", ""),
@@ -123,14 +92,9 @@ SIMULATED = [
      [("        word.compare_exchange(from.0, from.next(slot).0, Ordering::AcqRel, Ordering::Relaxed)\n"
        "            .is_ok()",
        "        word.store(from.next(slot).0, Ordering::Release);\n        true")]),
-    ("whoever leaves does not look at the seal again", MEMBER,
-     [("            if !seat.segment.is_sealed() {\n                break;\n            }\n",
-       "            if turn < 1000 {\n                break;\n            }\n")]),
     ("a bus is retired without its locks", LEAVE,
      [("    while !bus.try_lock(bytes.clone())? {",
        "    while false && !bus.try_lock(bytes.clone())? {")]),
-    ("a bus is retired under those who move", LEAVE,
-     [("        && !is_awaited(bus, slot)?\n", "        && (is_awaited(bus, slot)? || true)\n")]),
     ("a message is read from behind the cut", READER,
      [("        if !is_inside {\n            self.ring.rewind(cut.head);\n        }\n        is_inside\n",
        "        is_inside || true\n")]),
@@ -142,6 +106,23 @@ SIMULATED = [
     ("a message behind the cut counts as written", WRITER,
      [("        if end.wrapping_sub(self.cut()?.pos) as i64 <= 0 {",
        "        if end.wrapping_sub(self.cut()?.pos) as i64 <= i64::MAX {")]),
-    ("a copy is shown without a look for the seal", SHOWN,
-     [("                    match self.hand_out(len) {", "                    match Ok(len) {")]),
+]
+
+# Not found within 20,000 schedules; asked only by their full names. Of the third no harm is known: nobody
+# maps a slot that never counted. The last one is guarded a second time by the state of the role.
+OPEN = [
+    ("20 a bus that was revived is unlinked", LEAVE,
+     [("if is_ours && bus.turn() == turn {", "if is_ours {")]),
+    ("21 a file that others may use is trusted", FILE,
+     [("    if facts.uid != ours && facts.uid != 0 && !options.trusted.contains(&facts.uid) {",
+       "    if facts.mode & 0o006 == 0 && facts.uid != ours && facts.uid != 0\n"
+       "        && !options.trusted.contains(&facts.uid)\n    {")]),
+    ("a slot is given back under those who map it", REPLACE,
+     [("    if bus.try_lock(crate::segment::bytes_of(slot))? {",
+       "    if bus.try_lock(crate::segment::bytes_of(slot))? || true {")]),
+    ("whoever leaves does not look at the seal again", MEMBER,
+     [("            if !seat.segment.is_sealed() {\n                break;\n            }\n",
+       "            if turn < 1000 {\n                break;\n            }\n")]),
+    ("a bus is retired under those who move", LEAVE,
+     [("        && !is_awaited(bus, slot)?\n", "        && (is_awaited(bus, slot)? || true)\n")]),
 ]

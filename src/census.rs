@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::layout::{ROLE_LEFT, RingLines, RoleLines};
 use crate::peer::Watch;
 use crate::segment::{self, BusFile, SlotView, byte_of};
-use crate::session::{self, Member, Removal, peer_from, sight_of, unread_in};
+use crate::session::{self, Member, Removal, Taking, peer_from, sight_of, unread_in};
 use crate::stats::{Entry, EntryKind, Peer, PeerState, RingStats, SegmentState, Snapshot, Stats};
 use crate::sync::Ordering;
 use crate::sys::{clock, shm};
@@ -107,9 +107,37 @@ pub fn remove(name: &str, force: bool) -> Result<()> {
 /// # Errors
 /// As for [`remove`].
 pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
-    if is_aside(name) {
-        return remove_leftover(directory, name, force);
+    let taking = if force { Taking::Any } else { Taking::Free };
+    match remove_as(directory, name, taking)? {
+        (Removal::Done, _) => Ok(()),
+        (Removal::NameStays, bus) => Err(name_stays(&bus.facts().path)),
+        (Removal::Not, bus) => Err(taken(&bus)),
     }
+}
+
+/// Removes the bus or the leftover `name` from a directory if nobody holds a role in it and nothing in
+/// it is unread, whoever left or died there. Both are asked when nobody can come any more: so what
+/// somebody writes between a look and this call is kept. False if it stays.
+///
+/// # Errors
+/// As for [`remove`], without `RoleTaken`.
+pub fn remove_read_in(directory: &Path, name: &str) -> Result<bool> {
+    match remove_as(directory, name, Taking::Read)? {
+        (Removal::Done, _) => Ok(true),
+        (Removal::NameStays, bus) => Err(name_stays(&bus.facts().path)),
+        (Removal::Not, _) => Ok(false),
+    }
+}
+
+fn remove_as(directory: &Path, name: &str, taking: Taking) -> Result<(Removal, BusFile)> {
+    let bus = match is_aside(name) {
+        true => reopen_leftover(directory, name)?,
+        false => open_to_remove(directory, name)?,
+    };
+    Ok((session::remove_by_hand(&bus, taking)?, bus))
+}
+
+fn open_to_remove(directory: &Path, name: &str) -> Result<BusFile> {
     let options = options_for(directory, name)?;
     let bus = BusFile::open(&options)?.ok_or_else(|| not_found(&options))?;
     // Looked at once: it may be retired in this very moment.
@@ -117,11 +145,7 @@ pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
     if !turn.is_retired() {
         bus.check_turn(turn)?;
     }
-    match session::remove_by_hand(&bus, force)? {
-        Removal::Done => Ok(()),
-        Removal::NameStays => Err(name_stays(&options.path())),
-        Removal::Not => Err(taken(&bus)),
-    }
+    Ok(bus)
 }
 
 fn name_stays(path: &Path) -> Error {
@@ -146,18 +170,13 @@ fn taken(bus: &BusFile) -> Error {
     Error::RoleTaken { role, pid, state: "alive" }
 }
 
-/// Removes a file that was moved aside to be removed.
-fn remove_leftover(directory: &Path, name: &str, force: bool) -> Result<()> {
+/// Opens a file that was moved aside to be removed.
+fn reopen_leftover(directory: &Path, name: &str) -> Result<BusFile> {
     let seen = open_leftover(directory, name)?;
     // The name that it had tells nothing about its owner, who must be trusted all the same.
     let options = Options::new(seen.facts().name.clone());
     let path = seen.facts().path.clone();
-    let bus = BusFile::open_at(&path, Some(&options), true)?.ok_or_else(|| not_found_at(&path))?;
-    match session::remove_by_hand(&bus, force)? {
-        Removal::Done => Ok(()),
-        Removal::NameStays => Err(name_stays(&path)),
-        Removal::Not => Err(taken(&bus)),
-    }
+    BusFile::open_at(&path, Some(&options), true)?.ok_or_else(|| not_found_at(&path))
 }
 
 /// Whether it is a name that a file gets before it is removed: the bus's, `~`, and 16 digits.

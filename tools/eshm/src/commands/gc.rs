@@ -137,7 +137,11 @@ impl Args {
                 }),
             };
         }
-        removal::remove(&self.place.dir, &finding.path, &finding.name, false)
+        let (dir, path, name) = (&self.place.dir, &finding.path, &finding.name);
+        match self.older {
+            Some(_) => removal::remove(dir, path, name, false),
+            None => removal::remove_read(dir, path, name),
+        }
     }
 
     fn tell(&self, finding: &Finding, done: Option<Done>) {

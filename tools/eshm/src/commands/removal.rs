@@ -21,9 +21,28 @@ pub enum Done {
 
 /// Removes the bus or the leftover `name`, whose file is at `path`.
 pub fn remove(directory: &Path, path: &Path, name: &str, force: bool) -> Done {
+    told(directory, path, name, || eshm::remove_in(directory, name, force))
+}
+
+/// The same for what was seen without a holder and without anything unread, if it still is so.
+pub fn remove_read(directory: &Path, path: &Path, name: &str) -> Done {
+    let mut stays = false;
+    let done = told(directory, path, name, || {
+        stays = !eshm::remove_read_in(directory, name)?;
+        Ok(())
+    });
+    if stays { Done::Revived } else { done }
+}
+
+fn told(
+    directory: &Path,
+    path: &Path,
+    name: &str,
+    remove: impl FnOnce() -> eshm::Result<()>,
+) -> Done {
     let file = || fs::symlink_metadata(path).ok().map(|about| (about.dev(), about.ino()));
     let before = file();
-    match eshm::remove_in(directory, name, force) {
+    match remove() {
         // The library gives a bus back to whoever took it up in the same moment.
         Ok(()) if before.is_some() && file() == before => Done::Revived,
         Ok(()) => Done::Removed,

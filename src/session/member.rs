@@ -561,10 +561,14 @@ impl Member {
     fn tidy(&self, segment: &Segment) {
         let facts = segment.facts();
         let Ok(Some(bus)) = BusFile::open_at(&facts.path, None, true) else { return };
+        // Under the name may be another file by now, perhaps a stranger's.
+        if bus.facts().id != facts.id {
+            return;
+        }
         // Relaxed, here and below: this thread's own.
         let at = self.tidied_to.load(Ordering::Relaxed);
         match bus.tidy_piece(at) {
-            Ok(Some((next, is_in_the_way))) if bus.facts().id == facts.id => {
+            Ok(Some((next, is_in_the_way))) => {
                 self.tidied_to.store(next, Ordering::Relaxed);
                 self.is_round_clean.fetch_and(!is_in_the_way, Ordering::Relaxed);
             }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::layout::{ROLE_LEFT, RingLines, RoleLines};
 use crate::peer::Watch;
 use crate::segment::{self, BusFile, SlotView, byte_of};
-use crate::session::{self, Member, Removal, peer_from, sight_of, unread_in};
+use crate::session::{self, Member, Removal, Taking, peer_from, sight_of, unread_in};
 use crate::stats::{Entry, EntryKind, Peer, PeerState, RingStats, SegmentState, Snapshot, Stats};
 use crate::sync::Ordering;
 use crate::sys::{clock, shm};
@@ -110,6 +110,15 @@ pub fn remove_in(directory: &Path, name: &str, force: bool) -> Result<()> {
     Options::new(name).directory(directory).remove(force)
 }
 
+/// Removes the bus or the leftover `name` from a directory if nobody holds a role in it and nothing in
+/// it is unread; see [`Options::remove_read`].
+///
+/// # Errors
+/// As for [`remove`], without `RoleTaken`.
+pub fn remove_read_in(directory: &Path, name: &str) -> Result<bool> {
+    Options::new(name).directory(directory).remove_read()
+}
+
 impl Options {
     /// Removes the bus as [`remove`] does. Name and directory count, and which users are trusted: a bus
     /// of anybody else is refused. A name with a `~` is that of a leftover file.
@@ -117,26 +126,46 @@ impl Options {
     /// # Errors
     /// As for [`remove`].
     pub fn remove(&self, force: bool) -> Result<()> {
-        if is_aside(&self.name) {
-            return remove_leftover(self, force);
+        let taking = if force { Taking::Any } else { Taking::Free };
+        match remove_as(self, taking)? {
+            (Removal::Done, _) => Ok(()),
+            (Removal::NameStays, bus) => Err(name_stays(&bus.facts().path)),
+            (Removal::Not, bus) => Err(taken(&bus)),
         }
-        segment::check_name(&self.name)?;
-        let bus = BusFile::open(self)?.ok_or_else(|| not_found(self))?;
-        // Looked at once: it may be retired in this very moment.
-        let turn = bus.turn();
-        if !turn.is_retired() {
-            bus.check_turn(turn)?;
+    }
+
+    /// Removes the bus if nobody holds a role in it and nothing in it is unread, whoever left or died
+    /// there. Both are asked when nobody can come any more: so what somebody writes between a look and
+    /// this call is kept. False if it stays.
+    ///
+    /// # Errors
+    /// As for [`remove`], without `RoleTaken`.
+    pub fn remove_read(&self) -> Result<bool> {
+        match remove_as(self, Taking::Read)? {
+            (Removal::Done, _) => Ok(true),
+            (Removal::NameStays, bus) => Err(name_stays(&bus.facts().path)),
+            (Removal::Not, _) => Ok(false),
         }
-        remove_file_of(&bus, force)
     }
 }
 
-fn remove_file_of(bus: &BusFile, force: bool) -> Result<()> {
-    match session::remove_by_hand(bus, force)? {
-        Removal::Done => Ok(()),
-        Removal::NameStays => Err(name_stays(&bus.facts().path)),
-        Removal::Not => Err(taken(bus)),
+fn remove_as(asked: &Options, taking: Taking) -> Result<(Removal, BusFile)> {
+    let bus = match is_aside(&asked.name) {
+        true => reopen_leftover(asked)?,
+        false => open_to_remove(asked)?,
+    };
+    Ok((session::remove_by_hand(&bus, taking)?, bus))
+}
+
+fn open_to_remove(asked: &Options) -> Result<BusFile> {
+    segment::check_name(&asked.name)?;
+    let bus = BusFile::open(asked)?.ok_or_else(|| not_found(asked))?;
+    // Looked at once: it may be retired in this very moment.
+    let turn = bus.turn();
+    if !turn.is_retired() {
+        bus.check_turn(turn)?;
     }
+    Ok(bus)
 }
 
 fn name_stays(path: &Path) -> Error {
@@ -160,14 +189,13 @@ fn taken(bus: &BusFile) -> Error {
     Error::RoleTaken { role, pid, is_foreign, state: "alive" }
 }
 
-/// Removes a file that was moved aside to be removed.
-fn remove_leftover(asked: &Options, force: bool) -> Result<()> {
+/// Opens a file that was moved aside to be removed.
+fn reopen_leftover(asked: &Options) -> Result<BusFile> {
     let seen = open_leftover(&asked.directory, &asked.name)?;
     // The name that it had tells nothing about its owner, who must be trusted all the same.
     let options = Options { name: seen.facts().name.clone(), ..asked.clone() };
     let path = seen.facts().path.clone();
-    let bus = BusFile::open_at(&path, Some(&options), true)?.ok_or_else(|| not_found_at(&path))?;
-    remove_file_of(&bus, force)
+    BusFile::open_at(&path, Some(&options), true)?.ok_or_else(|| not_found_at(&path))
 }
 
 /// Whether it is a name that a file gets before it is removed: the bus's, `~`, and 16 digits.

@@ -89,7 +89,7 @@ pub use bus::Now;
 #[cfg(not(loom))]
 pub use bus::{Batch, Claim, Endpoint, Messages, Peek, PeekMany, Reader, Watch, Writer};
 #[cfg(not(loom))]
-pub use census::{inspect, inspect_in, list, list_in, remove, remove_in};
+pub use census::{inspect, inspect_in, list, list_in, remove, remove_in, remove_read_in};
 pub use config::{
     Cleanup, Direction, Disconnect, Geometry, MessageId, Options, Overflow, Role, Takeover, Wait,
 };

@@ -28,7 +28,7 @@ mod replace;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use leave::{Removal, remove_by_hand, unread_in};
+pub(crate) use leave::{Removal, Taking, remove_by_hand, unread_in};
 pub(crate) use member::{Member, Seat, peer_from, pid_at};
 use replace::Verdict;
 pub(crate) use replace::{CutRing, cut_of};

@@ -15,6 +15,8 @@
 //!   kernel     files, descriptors, locks, mappings, processes               kernel.rs
 //! ```
 //!
+//! That the kernel in memory answers as the real one does is a test of its own: compare.rs.
+//!
 //! What it does not explore: weaker orderings than sequential consistency (loom does), and what
 //! happens between two instructions of the ring (the step proofs do).
 //!
@@ -23,11 +25,15 @@
 mod actors;
 mod calls;
 mod command;
+#[cfg(not(test))]
+mod compare;
 mod events;
 mod heap;
 mod judge;
 mod kernel;
 mod ledger;
+#[cfg(not(test))]
+mod linux;
 mod others;
 mod play;
 mod random;
@@ -40,6 +46,8 @@ mod world;
 use std::cell::RefCell;
 
 pub use command::main;
+#[cfg(not(test))]
+pub use compare::{Outside, Stage, Strange, compare};
 pub(crate) use world::{Reach, word_step};
 
 /// A mutex is about to be taken.
@@ -49,7 +57,7 @@ pub(crate) fn mutex_step() {
 
 /// Waits until it may be free. False if that will never be, because the schedule is over.
 pub(crate) fn mutex_contended(address: usize) -> bool {
-    let since_ns = world::with(|world| world.now_ns);
+    let since_ns = world::with(|world| world.own_time_ns());
     world::wait(world::On::Mutex(address), u64::MAX);
     world::with(|world| {
         if let Some(key) = world.key() {

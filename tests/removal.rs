@@ -188,3 +188,23 @@ fn a_planted_file_beside_the_name_kills_nobody() {
     child.finish();
     let _ = std::fs::remove_file(path);
 }
+
+/// What `gc` takes: nobody there, and nothing unread. Asked again when it is taken, since somebody may
+/// have come, written and died between its look and the removal.
+#[test]
+fn what_is_to_be_removed_when_it_is_read_stays_while_anything_is_unread() {
+    let bus = Bus::new("rread");
+    let remove = || eshm::remove_read_in("/dev/shm".as_ref(), bus.name());
+    let mut master = bus.servant("master", "");
+    assert_eq!(remove(), Ok(false), "the master is there");
+    master.send(0, 3);
+    master.kill();
+    assert_eq!(remove(), Ok(false), "three messages are unread");
+    let mut slave = bus.servant("slave", "");
+    slave.expect(0, 3);
+    assert_eq!(remove(), Ok(false), "the slave is there");
+    slave.kill();
+    assert_eq!(remove(), Ok(true), "both are dead, and all is read");
+    assert!(!bus.path().exists());
+    assert!(matches!(remove(), Err(Error::NotFound { .. })));
+}

@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use eshm::{Endpoint, Error, Peer, SegmentState, Takeover};
+use eshm::{Endpoint, Error, Peer, Role, SegmentState, Takeover};
 use support::confined::{
     ALICE, BOB, GROUP, allocated, become_user, limit, mount_small, servant_of, sticky_room,
 };
@@ -15,7 +15,7 @@ use support::*;
 
 children! {
     "small" => small, "scarce" => scarce, "threadless" => threadless, "cut_off" => cut_off,
-    "idle_half" => idle_half,
+    "idle_half" => idle_half, "mover" => mover,
 }
 
 /// On a file system of three megabytes, with a bus of a good one: its second slot does not fit
@@ -194,6 +194,40 @@ fn a_creator_without_descriptors_leaves_nothing() {
             }
         }
     }
+}
+
+/// A slave whose bus moves while it may open nothing, and who then wants the latest message.
+fn mover(talk: &mut Talk) {
+    // SAFETY: as in `scarce`.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    // Nobody moves on its behalf.
+    let mut bus = servant::options(talk.word(0), &["role=slave", "background=0"]).open().unwrap();
+    talk.say("here");
+    talk.hear();
+    let before = limit(libc::RLIMIT_NOFILE, 3);
+    let refused = bus.skip_to_latest();
+    limit(libc::RLIMIT_NOFILE, before);
+    talk.say(format!("{:?}", refused.map_err(|error| matches!(error, Error::Os { .. }))));
+    talk.say(format!("{:?} {}", bus.skip_to_latest(), read_number(&mut bus)));
+    talk.hear();
+}
+
+/// Where the latest message is cannot be known as long as the bus cannot be followed: an error, and
+/// not "nothing was passed over".
+#[test]
+fn a_skip_that_cannot_follow_the_bus_is_refused() {
+    let bus = Bus::new("sskip");
+    let mut master = bus.master();
+    let mut child = Child::spawn("mover", bus.name());
+    child.expect("here");
+    send(&mut master, 0..5);
+    let next = bus.options(Role::Master).takeover(Takeover::Always).open().unwrap();
+    child.tell("skip");
+    child.expect("Err(true)");
+    child.expect("Ok(4) 4");
+    child.tell("end");
+    child.finish();
+    drop((next, master));
 }
 
 /// An ordinary user who may have no more threads.

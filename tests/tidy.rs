@@ -126,7 +126,9 @@ fn only_sys_talks_to_linux_and_only_sync_names_loom() {
             }
             let calls = line.contains("libc::") && !line.contains("libc::E")
                 || line.contains("nix::") && !line.contains("nix::sys::uio");
-            if calls && room != "sys" {
+            // The simulation's `linux` is the rooms of `sys` once more, to be compared with.
+            let is_sys = room == "sys" || short(&path) == "src/sim/linux.rs";
+            if calls && !is_sys {
                 wrong.push(format!("{}:{}: talks to the system", short(&path), number + 1));
             }
             if line.contains("loom") && room != "sync" && !line.contains("cfg") {

@@ -4,7 +4,9 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
 
 use eshm::{Direction, Disconnect, Error, Options, PeerState, Role, Tap, Wait};
 use support::*;
@@ -411,4 +413,36 @@ fn a_file_that_is_a_mount_is_used_again() {
     }
     child.expect("done");
     child.finish();
+}
+
+/// Slots that do not count are emptied by the members of a bus; those of another file, which has the
+/// name by now, are not theirs.
+#[test]
+fn a_member_gives_back_no_pages_of_a_file_that_took_the_name() {
+    let (room, aside) = (Room::new(), Room::new());
+    let bus = Bus::inside(room.path(), "wtidy");
+    let open = |directory: &Path| {
+        let mut options = Options::new(bus.name());
+        // Without a background thread the calls tidy.
+        options.directory(directory).role(Role::Master).background(false);
+        options.open().unwrap()
+    };
+    let (member, stranger) = (open(room.path()), open(aside.path()));
+    let other = aside.path().join(bus.path().file_name().unwrap());
+    let file = std::fs::OpenOptions::new().write(true).open(&other).unwrap();
+    // Pages in a second slot, as a replacement that was cut off leaves them.
+    let len = file.metadata().unwrap().len();
+    let grown =
+        nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), len as i64, len as i64);
+    grown.unwrap();
+    std::fs::rename(&other, bus.path()).unwrap();
+    let before = file.metadata().unwrap().blocks();
+    for _ in 0..40 {
+        member.beat();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let after = file.metadata().unwrap().blocks();
+    std::fs::remove_file(bus.path()).unwrap();
+    assert_eq!(after, before);
+    drop((member, stranger));
 }

@@ -388,25 +388,33 @@ impl Reader {
     /// Goes to the newest message, which is read next, and says how many were passed over.
     ///
     /// # Errors
-    /// What makes the endpoint unusable.
+    /// What makes the endpoint unusable; or `Os`, when the bus has moved and the system refuses to
+    /// follow it for now: then nothing was passed over, and it can be tried again.
     pub fn skip_to_latest(&mut self) -> Result<u64> {
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
         }
         let first = self.ring.place().number;
         for _ in 0..MOVES_MOST {
-            if let Err(error) = self.ring.skip_to_latest() {
-                return self.stumble(error);
-            }
+            let has_looked = match self.ring.skip_to_latest() {
+                Ok(passed) => passed.is_some(),
+                Err(error) => return self.stumble(error),
+            };
             let before = Arc::clone(&self.segment);
             let _ = self.is_left_alone() || self.attend()?;
-            // If the bus has moved, what is newest there may be something else.
-            if Arc::ptr_eq(&before, &self.segment) {
-                // What lay behind a cut was not passed over.
-                let passed = self.ring.place().number.wrapping_sub(first);
-                let passed = if passed > u64::MAX / 2 { 0 } else { passed };
-                return Ok(passed + self.pass_shown(passed > 0)?);
+            if !Arc::ptr_eq(&before, &self.segment) {
+                // The bus has moved, and what is newest there may be something else.
+                continue;
             }
+            if !has_looked {
+                // Sealed, and moving over was refused: which message is the newest is not known here.
+                self.follow(self.lease.seat_after(&self.segment)?)?;
+                continue;
+            }
+            // What lay behind a cut was not passed over.
+            let passed = self.ring.place().number.wrapping_sub(first);
+            let passed = if passed > u64::MAX / 2 { 0 } else { passed };
+            return Ok(passed + self.pass_shown(passed > 0)?);
         }
         Err(Error::Lost { what: REPLACED_TOO_OFTEN, unread: 0 })
     }

@@ -406,9 +406,10 @@ impl Consumer {
 
     /// Goes to the newest message, and says how many were passed over. Looks ahead without storing
     /// anything: behind the newest message may lie control frames, and a tail once stored behind
-    /// them would give the message away. Goes nowhere once the segment is sealed: the newest message
-    /// may lie behind the cut, and the newest before it must not be passed over for that one.
-    pub(crate) fn skip_to_latest(&mut self) -> Result<u64> {
+    /// them would give the message away. Goes nowhere once the segment is sealed, and says `None`: the
+    /// newest message may lie behind the cut, and the newest before it must not be passed over for that
+    /// one.
+    pub(crate) fn skip_to_latest(&mut self) -> Result<Option<u64>> {
         let start = self.number;
         let mut cursor = Cursor::at(self.ring, self.place());
         let mut newest = None;
@@ -420,7 +421,7 @@ impl Consumer {
         }
         // pairs SEAL: what was found before lies before the cut, if this finds no seal.
         if self.ring.room_bell().is_sealed() {
-            return Ok(0);
+            return Ok(None);
         }
         match newest {
             Some(newest) => self.follow(&newest),
@@ -428,6 +429,6 @@ impl Consumer {
             None if self.ring.overwrite => self.follow(&cursor),
             None => {}
         }
-        Ok(self.number.wrapping_sub(start))
+        Ok(Some(self.number.wrapping_sub(start)))
     }
 }

@@ -160,12 +160,30 @@ pub(crate) fn unread_in(bus: &BusFile, view: &SlotView) -> [u64; 2] {
     })
 }
 
-/// Removes a bus by hand. With `force` even if somebody is there: each of their calls ends with an
-/// error from then on.
-pub(crate) fn remove_by_hand(bus: &BusFile, force: bool) -> Result<Removal> {
-    if !force {
-        return retire_if(bus, |_, _| Ok(true));
+/// Which buses a removal by hand takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taking {
+    /// Those that nobody holds and in which nothing is unread.
+    Read,
+    /// Those that nobody holds.
+    Free,
+    /// Any. If somebody is there, each of their calls ends with an error from then on.
+    Any,
+}
+
+/// Removes a bus by hand. What is asked of it is asked under the locks, so nobody comes in between.
+pub(crate) fn remove_by_hand(bus: &BusFile, taking: Taking) -> Result<Removal> {
+    match taking {
+        Taking::Read => retire_if(bus, |bus, slot| {
+            let view = bus.look_at(slot)?;
+            Ok(unread_in(bus, &view) == [0, 0])
+        }),
+        Taking::Free => retire_if(bus, |_, _| Ok(true)),
+        Taking::Any => remove_by_force(bus),
     }
+}
+
+fn remove_by_force(bus: &BusFile) -> Result<Removal> {
     loop {
         let turn = bus.turn();
         let Some(slot) = turn.slot() else { return remove_retired(bus) };

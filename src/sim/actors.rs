@@ -42,7 +42,8 @@ struct Hand {
     out: StreamId,
     back: StreamId,
     last: Option<usize>,
-    lost: u64,
+    /// A message that was read alone, and how many were lost until then.
+    gap_from: Option<(usize, u64)>,
     /// When it began to be opened.
     since_ns: u64,
     ino: Ino,
@@ -50,7 +51,6 @@ struct Hand {
     refused: Option<u32>,
     /// The newest message when it last passed others over, which must not be passed over.
     newest: Option<usize>,
-    has_skipped: bool,
 }
 
 pub(super) fn path_of(scenario: &Scenario, name: &str) -> PathBuf {
@@ -136,6 +136,7 @@ impl Player {
             Part::Usurper(is_slave) => self.member(role(is_slave), Takeover::Always, 4),
             Part::Tap(direction) => self.listen(Direction::BOTH[direction]),
             Part::Remover(force) => self.remove(force),
+            Part::Collector => self.collect(),
             Part::Lister => self.list(),
             Part::Planter => self.plant(),
             Part::Unnamer => self.unname(),
@@ -163,6 +164,8 @@ impl Player {
         let mut options = creating(&self.scenario, self.name(), role);
         options.background(self.plan.has_background).cleanup(self.plan.wish.cleanup());
         options.beat_interval(Duration::from_millis(self.plan.beat_ms));
+        let prepares = self.plan.prepares;
+        options.prefault(prepares).lock_memory(prepares).huge_pages(prepares);
         options
     }
 
@@ -293,12 +296,11 @@ impl Player {
             out: world.ledger.stream(ino, out, is_overwritten),
             back: world.ledger.stream(ino, back, is_overwritten),
             last: None,
-            lost: 0,
+            gap_from: None,
             since_ns,
             ino,
             refused: None,
             newest: None,
-            has_skipped: false,
         })
     }
 
@@ -422,20 +424,23 @@ impl Player {
             for bytes in taken.iter().flatten() {
                 if let Some(attempt) = world.ledger.recognise(back, bytes) {
                     world.ledger.read(back, attempt, hand.last);
-                    let lost = hand.endpoint.lost() - hand.lost;
                     let newest = hand.newest.take();
                     if newest.is_some_and(|newest| attempt < newest) {
                         world
                             .ledger
                             .accuse(format!("{back:?}: {attempt} came after a skip to {newest:?}"));
                     }
-                    let has_skipped = std::mem::take(&mut hand.has_skipped);
-                    if let (true, 1, Some(last), false) =
-                        (self.scenario.is_overwritten, most, hand.last, has_skipped)
-                    {
-                        world.ledger.gap(back, last, attempt, lost);
+                    // Of what a batch counts as lost some may lie behind its last message. So only what one
+                    // call for one message brought ends a gap, and begins the next one.
+                    if most == 1 {
+                        let counted = hand.endpoint.lost();
+                        if let (true, Some((from, before))) =
+                            (self.scenario.is_overwritten, hand.gap_from)
+                        {
+                            world.ledger.gap(back, from, attempt, counted - before);
+                        }
+                        hand.gap_from = Some((attempt, counted));
                     }
-                    hand.lost += lost;
                     hand.last = Some(attempt);
                 }
             }
@@ -490,8 +495,7 @@ impl Player {
                 world.ledger.skip(back);
             }
         });
-        hand.lost = hand.endpoint.lost();
-        hand.has_skipped = true;
+        hand.gap_from = None;
         // What was read before is not told again.
         hand.newest = skipped.is_ok().then_some(newest).flatten();
         skipped.err()
@@ -523,19 +527,28 @@ impl Player {
         trouble
     }
 
-    /// A child that tries the handle, is told that it is not its own, and lives on for a while.
+    /// A child that tries the handle, is told that it is not its own, perhaps drops it, and lives on for
+    /// a while.
     fn fork(&mut self, hand: &mut Hand) {
         let done = Rc::new(Cell::new(false));
         let told = Rc::clone(&done);
         let endpoint: *mut Endpoint = &raw mut *hand.endpoint;
         let pause = Duration::from_micros(self.random.below(20_000));
+        let drops_it = self.random.once_in(2);
         let body = move || {
             // SAFETY: the parent does nothing until it is told; if it is killed, its heap stays for
             // as long as the schedule. As in a real child, where memory is a copy.
-            let endpoint = unsafe { &mut *endpoint };
-            let (write, read) = (endpoint.try_write(b"x"), endpoint.try_read(&mut [0; 256]));
+            let handle = unsafe { &mut *endpoint };
+            let (write, read) = (handle.try_write(b"x"), handle.try_read(&mut [0; 256]));
             if (&write, &read) != (&Err(Error::Forked), &Err(Error::Forked)) {
                 accuse(format!("a child was told {write:?} and {read:?}"));
+            }
+            if drops_it {
+                with(|world| world.must_be_still = true);
+                // SAFETY: as above; and what this does to the parent's memory is undone, as a child's
+                // memory is its own.
+                super::heap::undone(|| unsafe { std::ptr::drop_in_place(endpoint) });
+                with(|world| world.must_be_still = false);
             }
             told.set(true);
             sleep(pause);

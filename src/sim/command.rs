@@ -1,6 +1,8 @@
 //! What `tools/simulate` runs: many schedules, one again, or a failing one made shorter.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::events::table;
@@ -19,6 +21,8 @@ struct Wishes {
     keeps_going: bool,
     /// Each of so many schedules is run twice, to see that it is the same.
     check_every: u64,
+    /// Schedules that run at the same time, each in a world of its own.
+    jobs: usize,
 }
 
 fn wishes() -> Wishes {
@@ -31,6 +35,7 @@ fn wishes() -> Wishes {
         shrinks: true,
         keeps_going: false,
         check_every: 1000,
+        jobs: std::thread::available_parallelism().map_or(1, NonZero::get),
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -44,6 +49,7 @@ fn wishes() -> Wishes {
             "--minutes" => wishes.minutes = Some(number()),
             "--replay" => wishes.replay = Some(number() as u64),
             "--check-every" => wishes.check_every = (number() as u64).max(1),
+            "--jobs" => wishes.jobs = (number() as usize).max(1),
             "--coverage" => wishes.shows_coverage = true,
             "--no-shrink" => wishes.shrinks = false,
             "--keep-going" => wishes.keeps_going = true,
@@ -53,22 +59,26 @@ fn wishes() -> Wishes {
     wishes
 }
 
-/// The seed that runs now.
-static SEED: AtomicU64 = AtomicU64::new(0);
+/// The seed that a job runs now.
+type Present = Arc<AtomicU64>;
+/// In place of a seed: the job is over.
+const OVER: u64 = u64::MAX;
 /// No schedule takes this long, unless it goes round in a circle without making a step.
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Ends the program when a schedule does not end.
-fn watch() {
-    let mut last = (u64::MAX, Instant::now());
+fn watch(jobs: &[Present]) {
+    let mut last = vec![(OVER, Instant::now()); jobs.len()];
     loop {
         std::thread::sleep(Duration::from_secs(1));
-        let seed = SEED.load(Ordering::Relaxed);
-        if seed != last.0 {
-            last = (seed, Instant::now());
-        } else if last.1.elapsed() > LONGEST {
-            eprintln!("seed {seed}: goes round in a circle without a step");
-            std::process::abort();
+        for (present, last) in jobs.iter().zip(&mut last) {
+            let seed = present.load(Ordering::Relaxed);
+            if seed != last.0 {
+                *last = (seed, Instant::now());
+            } else if seed != OVER && last.1.elapsed() > LONGEST {
+                eprintln!("seed {seed}: goes round in a circle without a step");
+                std::process::abort();
+            }
         }
     }
 }
@@ -77,48 +87,21 @@ fn watch() {
 pub fn main() {
     println!("simulation");
     super::catch_panics();
-    std::thread::spawn(watch);
     let wishes = wishes();
     if let Some(seed) = wishes.replay {
+        let present = Present::new(seed.into());
+        std::thread::spawn(move || watch(&[present]));
         replay(seed, &wishes);
         return;
     }
     let started = Instant::now();
-    let mut sum = Sum::new();
-    let mut seed = wishes.seed;
-    let is_over = |seed: u64| match wishes.minutes {
-        Some(minutes) => started.elapsed() > Duration::from_secs_f64(minutes * 60.0),
-        None => seed >= wishes.seed + wishes.schedules,
-    };
-    while !is_over(seed) {
-        let begun = Instant::now();
-        SEED.store(seed, Ordering::Relaxed);
-        let outcome = play(&Scenario::drawn(seed), Choices::Drawn, false);
-        if begun.elapsed() > Duration::from_millis(200) {
-            println!("seed {seed} took {:?} for {} steps", begun.elapsed(), outcome.steps);
+    let (sum, failed) = run(&wishes, started);
+    if let (Some(seed), false) = (failed, wishes.keeps_going) {
+        if wishes.shrinks {
+            shrink(seed, play(&Scenario::drawn(seed), Choices::Drawn, false));
         }
-        sum.add(&outcome);
-        if seed.is_multiple_of(wishes.check_every) {
-            let again = play(&Scenario::drawn(seed), Choices::Drawn, false);
-            if outcome.fingerprint != again.fingerprint {
-                println!(
-                    "seed {seed} is not repeatable: {} and {} steps",
-                    outcome.steps, again.steps
-                );
-                std::process::exit(2);
-            }
-        }
-        if let Some(failure) = &outcome.failure {
-            println!("seed {seed}: {failure}");
-            if !wishes.keeps_going {
-                if wishes.shrinks {
-                    shrink(seed, outcome);
-                }
-                println!("again, step by step: tools/simulate --replay {seed}");
-                std::process::exit(1);
-            }
-        }
-        seed += 1;
+        println!("again, step by step: tools/simulate --replay {seed}");
+        std::process::exit(1);
     }
     sum.tell(started.elapsed());
     if wishes.shows_coverage {
@@ -129,9 +112,86 @@ pub fn main() {
     }
 }
 
+/// Seeds, one after the other, for whichever job is free.
+struct Queue {
+    next: AtomicU64,
+    /// Something failed, and that is enough.
+    is_over: AtomicBool,
+    /// The first seed that failed. Seeds are handed out in order, and what was begun is finished: so
+    /// it is the first of all, however many jobs there are.
+    failed: Mutex<Option<u64>>,
+}
+
+impl Queue {
+    fn take(&self, wishes: &Wishes, started: Instant) -> Option<u64> {
+        let is_late = |minutes: f64| started.elapsed() > Duration::from_secs_f64(minutes * 60.0);
+        if self.is_over.load(Ordering::Relaxed) || wishes.minutes.is_some_and(is_late) {
+            return None;
+        }
+        let seed = self.next.fetch_add(1, Ordering::Relaxed);
+        let is_left = wishes.minutes.is_some() || seed < wishes.seed + wishes.schedules;
+        is_left.then_some(seed)
+    }
+
+    fn note_failure(&self, seed: u64) {
+        let mut failed = self.failed.lock().expect("no panic while it is locked");
+        *failed = Some(failed.map_or(seed, |first| first.min(seed)));
+    }
+}
+
+/// Runs all schedules. What they come to, and the first seed that failed.
+fn run(wishes: &Wishes, started: Instant) -> (Sum, Option<u64>) {
+    let queue = Queue {
+        next: AtomicU64::new(wishes.seed),
+        is_over: AtomicBool::new(false),
+        failed: Mutex::new(None),
+    };
+    let present: Vec<Present> = (0..wishes.jobs).map(|_| Present::new(OVER.into())).collect();
+    let watched = present.clone();
+    std::thread::spawn(move || watch(&watched));
+    let mut sum = Sum::new();
+    std::thread::scope(|scope| {
+        let queue = &queue;
+        let job = |present| scope.spawn(move || work(queue, wishes, started, present));
+        let jobs: Vec<_> = present.iter().map(job).collect();
+        for job in jobs {
+            sum.merge(&job.join().expect("a job catches what goes wrong in it"));
+        }
+    });
+    let failed = queue.failed.into_inner().expect("no panic while it was locked");
+    (sum, failed)
+}
+
+/// One job: schedules as long as there are any.
+fn work(queue: &Queue, wishes: &Wishes, started: Instant, present: &Present) -> Sum {
+    let mut sum = Sum::new();
+    while let Some(seed) = queue.take(wishes, started) {
+        present.store(seed, Ordering::Relaxed);
+        let outcome = play(&Scenario::drawn(seed), Choices::Drawn, false);
+        sum.add(&outcome);
+        if seed.is_multiple_of(wishes.check_every) {
+            check_repeatable(seed, &outcome);
+        }
+        if let Some(failure) = &outcome.failure {
+            println!("seed {seed}: {failure}");
+            queue.note_failure(seed);
+            queue.is_over.fetch_or(!wishes.keeps_going, Ordering::Relaxed);
+        }
+    }
+    present.store(OVER, Ordering::Relaxed);
+    sum
+}
+
+fn check_repeatable(seed: u64, outcome: &Outcome) {
+    let again = play(&Scenario::drawn(seed), Choices::Drawn, false);
+    if outcome.fingerprint != again.fingerprint {
+        println!("seed {seed} is not repeatable: {} and {} steps", outcome.steps, again.steps);
+        std::process::exit(2);
+    }
+}
+
 fn replay(seed: u64, wishes: &Wishes) {
     let scenario = Scenario::drawn(seed);
-    SEED.store(seed, Ordering::Relaxed);
     println!("{scenario:#?}");
     let outcome = play(&scenario, Choices::Drawn, false);
     if let (true, Some(_)) = (wishes.shrinks, &outcome.failure) {
@@ -199,6 +259,15 @@ impl Sum {
         self.written += outcome.written;
         self.read += outcome.read;
         self.coverage.add(&outcome.coverage);
+    }
+
+    fn merge(&mut self, other: &Sum) {
+        self.schedules += other.schedules;
+        self.failures += other.failures;
+        self.steps += other.steps;
+        self.written += other.written;
+        self.read += other.read;
+        self.coverage.add(&other.coverage);
     }
 
     fn tell(&self, took: Duration) {

@@ -72,6 +72,29 @@ pub(super) fn outside<T>(outside: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Runs `run` as a forked child would: what it does to memory is not there afterwards. It must neither
+/// hand over the baton nor keep anything that it allocates.
+pub(super) fn undone(run: impl FnOnce()) {
+    let range = || MINE.with(|arena| (arena.base.get(), arena.top.get()));
+    let (base, top) = range();
+    let start = ptr::with_exposed_provenance_mut::<u8>(base);
+    let len = top - base;
+    let (copy, freed) = outside(|| {
+        let mut copy = Vec::<u8>::with_capacity(len);
+        // SAFETY: the arena is that long, and all of it is initialised; bytes are copied, no values.
+        unsafe { start.copy_to_nonoverlapping(copy.as_mut_ptr(), len) };
+        (copy, MINE.with(|arena| arena.freed.iter().map(Cell::get).collect::<Vec<_>>()))
+    });
+    run();
+    // SAFETY: as above; who ran has ended, and nobody else has run since.
+    unsafe { start.copy_from_nonoverlapping(copy.as_ptr(), len) };
+    MINE.with(|arena| {
+        arena.top.set(top);
+        arena.freed.iter().zip(&freed).for_each(|(first, &before)| first.set(before));
+    });
+    outside(|| drop((copy, freed)));
+}
+
 impl Arena {
     fn take(&self, layout: Layout) -> *mut u8 {
         let size = layout.size().next_multiple_of(GRAIN).max(GRAIN);

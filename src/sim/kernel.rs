@@ -2,7 +2,7 @@
 //!
 //! Plain data and functions that change it; nothing here waits, refuses at random or knows of
 //! schedules. Where Linux has a rule that the library leans on, it is here and only here, and
-//! No test holds it against the real one yet.
+//! `tests/kernel.rs` holds it against the real one.
 //!
 //! ```text
 //!   process -> table -> descriptor -> description -> inode -> buffer (memory that never moves)
@@ -56,8 +56,9 @@ pub(super) struct Inode {
     pub locks: Vec<Lock>,
     /// Made by an actor that is not the library.
     pub is_foreign: bool,
-    /// When it got its present name.
+    /// When it got its present name, and whether it ever had one.
     pub named_at: u64,
+    pub was_named: bool,
 }
 
 /// A lock of an open file description on a range of bytes.

@@ -256,7 +256,7 @@ impl Ledger {
         self.streams[stream.0].attempts[attempt].is_tapped = true;
     }
 
-    /// A reader of an overwritten direction read one after the other, and counted what it lost.
+    /// A reader of an overwritten direction read one, later another, and counted what it lost between.
     pub fn gap(&mut self, stream: StreamId, from: usize, to: usize, lost: u64) {
         // A reader that goes back was accused already.
         if from < to {
@@ -357,7 +357,9 @@ impl Ledger {
             }
             for &(from, to, lost) in &stream.gaps {
                 let between = &stream.attempts[from + 1..to];
-                let count = |fate| between.iter().filter(|it| it.fate == fate).count() as u64;
+                // What was read in between came in a batch.
+                let is_of = |it: &&Attempt, fate| it.fate == fate && !it.is_read;
+                let count = |fate| between.iter().filter(|it| is_of(it, fate)).count() as u64;
                 let (least, open) = (count(Fate::Committed), count(Fate::Unknown));
                 if lost < least || lost > least + open {
                     wrong = Some(format!(

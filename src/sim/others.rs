@@ -10,7 +10,10 @@ use super::ledger::StreamId;
 use super::scenario::Part;
 use super::sys::clock::sleep;
 use super::world::{step, with};
-use crate::{Direction, EntryKind, Error, Role, inspect_in, list_in, remove_in};
+use crate::{
+    Direction, Entry, EntryKind, Error, PeerState, Role, inspect_in, list_in, remove_in,
+    remove_read_in,
+};
 
 impl Player {
     // --- observers ----------------------------------------------------------------------------
@@ -129,6 +132,47 @@ impl Player {
             }
             self.excuse();
         }
+    }
+
+    /// As `eshm gc`: looks, and takes away what nobody holds and in which nothing is unread. Nothing is
+    /// excused: what was told committed meanwhile must not be lost.
+    pub(super) fn collect(&mut self) {
+        with(|world| {
+            let process = world.who().process;
+            if let Some(actor) = world.actor_mut(process) {
+                actor.collects = true;
+            }
+        });
+        for _ in 0..self.plan.ops.min(4) {
+            self.pause();
+            let entries = list_in(&self.directory).unwrap_or_else(|error| {
+                self.judge_look(&error, "listing");
+                Vec::new()
+            });
+            for entry in entries.iter().filter(|entry| self.is_garbage(entry)) {
+                if let Err(error) = remove_read_in(&self.directory, &entry.name) {
+                    self.judge_look(&error, "collecting");
+                }
+            }
+        }
+    }
+
+    /// Whether `eshm gc` would take it.
+    fn is_garbage(&self, entry: &Entry) -> bool {
+        let snapshot = match &entry.kind {
+            EntryKind::Bus(snapshot) => snapshot.as_ref().clone(),
+            EntryKind::Leftover(_) => match inspect_in(&self.directory, &entry.name) {
+                Ok(snapshot) => snapshot,
+                Err(_) => return false,
+            },
+            _ => return false,
+        };
+        let is_held = |state| matches!(state, PeerState::Alive | PeerState::Hung(_));
+        let stats = &snapshot.stats;
+        !is_held(stats.master.state)
+            && !is_held(stats.slave.state)
+            && snapshot.unread == [0, 0]
+            && snapshot.uid == self.plan.uid
     }
 
     pub(super) fn plant(&mut self) {

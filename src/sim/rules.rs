@@ -60,11 +60,25 @@ impl World {
         Turn(self.word(ino, offset_of!(Header, turn) as u64))
     }
 
-    /// State and wish of both roles in the slot of a turn.
-    fn roles(&self, ino: Ino, turn: Turn) -> Option<[(u32, u32); 2]> {
+    /// Where the slot of a turn begins.
+    fn slot_off(&self, ino: Ino, turn: Turn) -> Option<u64> {
         let first = self.word(ino, offset_of!(Header, slots_off) as u64);
         let stride = self.word(ino, offset_of!(Header, slot_stride) as u64);
-        let off = first + turn.slot()? as u64 * stride;
+        Some(first + turn.slot()? as u64 * stride)
+    }
+
+    /// Whether anybody who was told to be a member has mapped the slot of this turn.
+    fn has_members(&self, ino: Ino, turn: Turn) -> bool {
+        let off = self.slot_off(ino, turn);
+        self.seated.iter().any(|it| {
+            let maps = &self.kernel.processes[it.process].maps;
+            it.ino == ino && maps.iter().any(|map| map.ino == ino && Some(map.off) == off)
+        })
+    }
+
+    /// State and wish of both roles in the slot of a turn.
+    fn roles(&self, ino: Ino, turn: Turn) -> Option<[(u32, u32); 2]> {
+        let off = self.slot_off(ino, turn)?;
         Some([0, 1].map(|role| {
             let lines = off + (offset_of!(SlotPage, roles) + role * size_of::<RoleLines>()) as u64;
             let field = |at: usize| self.half_word(ino, lines + at as u64);
@@ -80,9 +94,18 @@ impl World {
         if is_foreign || self.is_lenient || self.kernel.inodes[ino].links > 1 {
             return;
         }
-        if !self.turn_of(ino).is_retired() {
+        if self.turn_of(ino).is_retired() {
+            return;
+        }
+        // Between the remover's look at the turn and its unlink somebody may swap the turn back. Who
+        // revives looks at the name after the swap, finds none, and goes away: so the file may go too,
+        // as long as nobody was told to be in it since, and nobody is told so later.
+        let revived = self.revived.get(&ino).copied();
+        let is_in_it = |it: &Seated| it.ino == ino && revived.is_none_or(|at| it.since_ns >= at);
+        if revived.is_none() || self.seated.iter().any(is_in_it) {
             self.fail(format!("file {ino}, a living bus, is unlinked"));
         }
+        self.abandoned.push(ino);
     }
 
     /// A word is about to be stored: is it a turn?
@@ -90,13 +113,17 @@ impl World {
         if is_store && off == offset_of!(Header, turn) as u64 {
             let of = |inode: &Inode| inode.buffer == Some(buffer) && !inode.is_foreign;
             let ino = self.kernel.inodes.iter().position(of);
-            self.swapped = ino.map(|ino| (ino, self.turn_of(ino)));
+            let process = self.who().process;
+            self.swapped = ino.map(|ino| (ino, self.turn_of(ino), process));
         }
     }
 
     /// The turn of a file was just swapped: if it was retired, was that right?
     pub fn check_turn(&mut self) {
-        let Some((ino, before)) = self.swapped.take() else { return };
+        let Some((ino, before, process)) = self.swapped.take() else { return };
+        if before.is_retired() && !self.turn_of(ino).is_retired() {
+            self.revived.insert(ino, self.now_ns);
+        }
         // A file in the making has no slot yet.
         if self.is_lenient || before.is_retired() || before.generation() == 0 {
             return;
@@ -108,7 +135,12 @@ impl World {
             return;
         }
         let roles = self.roles(ino, before);
-        if let Some(roles) = roles {
+        // Who collects asks nobody what it wished, only whether it is gone, and all is read.
+        let collects = self.actor_mut(process).is_some_and(|actor| actor.collects);
+        if collects && self.has_members(ino, before) {
+            return self.fail(format!("file {ino} is collected, and somebody is there"));
+        }
+        if let Some(roles) = roles.filter(|_| !collects) {
             let has_left = |(state, _): &(u32, u32)| matches!(*state, ROLE_ABSENT | ROLE_LEFT);
             let wants_it = |(state, wish): &(u32, u32)| *state == ROLE_LEFT && *wish == WISH_NEVER;
             if !roles.iter().all(has_left) {
@@ -145,6 +177,9 @@ impl World {
 
     pub fn sit(&mut self, ino: Ino, role: Role) {
         let (process, since_ns) = (self.who().process, self.now_ns);
+        if self.abandoned.contains(&ino) {
+            self.fail(format!("is the {role} of file {ino}, which was unlinked as it was revived"));
+        }
         self.seated.push(Seated { ino, role, process, since_ns });
         self.visits.entry(ino).or_default().opened += 1;
     }
@@ -178,9 +213,10 @@ impl World {
             && !self.ledger.has_passed(ino)
     }
 
-    /// A thread has waited for a mutex since then.
+    /// A thread has waited for a mutex since then, in its process's own time: however long others run
+    /// on this one processor while whoever holds the mutex could, that is not for the library to say.
     pub fn check_heart(&mut self, key: Key, since_ns: u64) {
-        let waited = self.now_ns - since_ns;
+        let waited = self.own_time_ns() - since_ns;
         if key.thread > 0 && waited > LONGEST_WAIT_OF_A_HEART_NS && self.is_undisturbed() {
             self.fail(format!("{key}: the heart waited for a mutex for {} us", waited / 1000));
         }

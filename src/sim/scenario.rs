@@ -17,6 +17,8 @@ pub(super) enum Part {
     Tap(usize),
     /// Removes the bus; by force, or only while nobody is there.
     Remover(bool),
+    /// Removes what `eshm gc` does: what nobody holds and in which nothing is unread.
+    Collector,
     Lister,
     /// Puts other things under the name, and takes them away.
     Planter,
@@ -67,6 +69,8 @@ pub(super) struct Plan {
     /// In a pid namespace of its own.
     pub is_contained: bool,
     pub has_pidfds: bool,
+    /// Wants its memory filled, kept and in huge pages.
+    pub prepares: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -96,7 +100,7 @@ pub(super) const STRANGER: u32 = 2000;
 pub(super) const GROUP: u32 = 100;
 
 /// Whoever comes besides the first two.
-const OTHERS: [Part; 20] = [
+const OTHERS: [Part; 21] = [
     Part::Master,
     Part::Slave,
     Part::Auto,
@@ -110,6 +114,7 @@ const OTHERS: [Part; 20] = [
     Part::Tap(1),
     Part::Remover(false),
     Part::Remover(true),
+    Part::Collector,
     Part::Lister,
     Part::Planter,
     Part::Unnamer,
@@ -133,6 +138,7 @@ impl Plan {
             beat_ms: 1,
             is_contained: false,
             has_pidfds: true,
+            prepares: false,
         }
     }
 }
@@ -196,6 +202,7 @@ impl Scenario {
             plan.beat_ms = random.one_of(&[1, 1, 1, 7]);
             plan.is_contained = random.once_in(6);
             plan.has_pidfds = !random.once_in(6);
+            plan.prepares = random.once_in(8);
         }
     }
 

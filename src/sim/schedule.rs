@@ -188,6 +188,10 @@ impl World {
             // What unwinds runs its destructors; nobody else runs on.
             return if std::thread::panicking() { Next::Go } else { Next::Suspend };
         }
+        if self.must_be_still {
+            self.fail(format!("a handle that is dropped in a child makes a step: {call:?}"));
+            return Next::Suspend;
+        }
         self.steps += 1;
         self.kernel.now = self.steps;
         self.now_ns += self.chooser.step_ns;

@@ -82,10 +82,13 @@ pub(super) struct Actor {
     /// How often the system refused it something out of the blue; its descriptors were closed.
     pub refused: u32,
     pub was_closed: bool,
-    /// Removes buses, whatever is unread.
+    /// Removes buses, whatever is unread; or those that nobody holds and in which nothing is.
     pub may_remove: bool,
+    pub collects: bool,
     /// When its background thread ran last, and the long times in which it did not.
     pub ran_at: u64,
+    /// How long others ran while a thread of this process could have.
+    pub stolen_ns: u64,
     pub silences: Vec<(u64, u64)>,
 }
 
@@ -115,6 +118,8 @@ pub(super) struct World {
     /// The file was changed from outside: then rest may be long in coming, and is not waited for.
     pub is_lenient: bool,
     pub is_over: bool,
+    /// Whoever runs now must make no step at all.
+    pub must_be_still: bool,
     /// Of all steps so far: the same schedule has the same.
     pub fingerprint: u64,
     pub failure: Option<String>,
@@ -127,7 +132,10 @@ pub(super) struct World {
     pub seated: Vec<Seated>,
     pub visits: BTreeMap<Ino, Visits>,
     /// The file whose turn is stored to after the present step, and the turn before.
-    pub swapped: Option<(Ino, Turn)>,
+    pub swapped: Option<(Ino, Turn, ProcessId)>,
+    /// When a retired file was last revived; and those that were unlinked in that very moment.
+    pub revived: BTreeMap<Ino, u64>,
+    pub abandoned: Vec<Ino>,
 }
 
 thread_local! {
@@ -297,6 +305,7 @@ impl World {
             steps: 0,
             is_lenient: false,
             is_over: false,
+            must_be_still: false,
             fingerprint: 0,
             failure: None,
             is_verbose: false,
@@ -306,6 +315,8 @@ impl World {
             seated: Vec::new(),
             visits: BTreeMap::new(),
             swapped: None,
+            revived: BTreeMap::new(),
+            abandoned: Vec::new(),
         }
     }
 
@@ -355,7 +366,9 @@ impl World {
             refused: 0,
             was_closed: false,
             may_remove: false,
+            collects: false,
             ran_at: self.now_ns,
+            stolen_ns: 0,
             silences: Vec::new(),
         });
         self.add_task(key, process, table, main);
@@ -420,6 +433,24 @@ impl World {
             let from = std::mem::replace(&mut actor.ran_at, now);
             if now - from > SILENCE {
                 actor.silences.push((from, now));
+            }
+        }
+    }
+
+    /// The time, without what others took from the current process.
+    pub fn own_time_ns(&self) -> u64 {
+        let process = self.who().process;
+        let actor = self.actors.iter().find(|actor| actor.process == process);
+        self.now_ns - actor.map_or(0, |actor| actor.stolen_ns)
+    }
+
+    /// A process has run for so long, while others could have.
+    fn note_theft(&mut self, by: ProcessId, taken_ns: u64) {
+        let tasks = &self.tasks;
+        for actor in self.actors.iter_mut().filter(|actor| actor.process != by && taken_ns > 0) {
+            let could = |it: &Task| it.process == actor.process && it.state == State::Ready;
+            if tasks.iter().any(could) {
+                actor.stolen_ns += taken_ns;
             }
         }
     }
@@ -495,14 +526,16 @@ impl World {
 
 /// Runs a task until it hands the baton back.
 pub(super) fn resume(index: usize) {
-    let mut coroutine = with(|world| {
+    let (mut coroutine, since_ns) = with(|world| {
         world.current = Some(index);
         world.note_run(index);
-        world.tasks[index].coroutine.take().expect("a task that is not over")
+        let coroutine = world.tasks[index].coroutine.take().expect("a task that is not over");
+        (coroutine, world.now_ns)
     });
     let result = coroutine.resume(());
     with(|world| {
         world.note_run(index);
+        world.note_theft(world.tasks[index].process, world.now_ns - since_ns);
         world.current = None;
     });
     match result {

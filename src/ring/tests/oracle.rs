@@ -307,7 +307,7 @@ impl World {
     }
 
     fn skip_to_latest(&mut self) {
-        let skipped = self.consumer.skip_to_latest().unwrap();
+        let skipped = self.consumer.skip_to_latest().unwrap().expect("not sealed");
         assert_eq!(skipped as usize, self.unread.len().saturating_sub(1));
         self.unread.drain(..skipped as usize);
     }

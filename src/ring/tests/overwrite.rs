@@ -164,7 +164,7 @@ impl World {
 
     fn skip_to_latest(&mut self) {
         let before = self.consumer.lost();
-        let skipped = self.consumer.skip_to_latest().unwrap();
+        let skipped = self.consumer.skip_to_latest().unwrap().expect("not sealed");
         let lost = self.consumer.lost() - before;
         self.lost += lost;
         self.skipped += skipped - lost;

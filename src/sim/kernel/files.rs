@@ -41,6 +41,7 @@ impl Kernel {
             locks: Vec::new(),
             is_foreign: false,
             named_at: 0,
+            was_named: false,
         });
         self.inodes.len() - 1
     }
@@ -57,17 +58,22 @@ impl Kernel {
         inode.mode >> shift & wanted == wanted
     }
 
-    fn directory_of(&self, who: Who, path: &Path) -> Answer<(Ino, String)> {
+    /// The directory that a path leads through, and the last name in it.
+    fn parent_of(&self, who: Who, path: &Path) -> Answer<(Ino, String)> {
         let parent = path.parent().and_then(Path::to_str).ok_or(libc::ENOENT)?;
         let name = path.file_name().and_then(|name| name.to_str()).ok_or(libc::EINVAL)?;
         let &dir = self.directories.get(parent).ok_or(libc::ENOENT)?;
         if !self.may(who, dir, SEARCH) {
             return Err(libc::EACCES);
         }
-        if name.len() > NAME_MAX {
-            return Err(libc::ENAMETOOLONG);
-        }
         Ok((dir, name.to_owned()))
+    }
+
+    /// The same with a name that can be looked up.
+    fn directory_of(&self, who: Who, path: &Path) -> Answer<(Ino, String)> {
+        let (dir, name) = self.parent_of(who, path)?;
+        check_len(&name)?;
+        Ok((dir, name))
     }
 
     fn names(&self, dir: Ino) -> &BTreeMap<String, Ino> {
@@ -155,6 +161,13 @@ impl Kernel {
             return Ok(false);
         }
         self.may_change(who, dir)?;
+        if matches!(self.inodes[ino].node, Node::Directory(_)) {
+            return Err(libc::EPERM);
+        }
+        // What had a name and lost it never gets one again.
+        if self.inodes[ino].links == 0 && self.inodes[ino].was_named {
+            return Err(libc::ENOENT);
+        }
         self.put(dir, name, ino);
         Ok(true)
     }
@@ -164,19 +177,25 @@ impl Kernel {
         let now = self.now;
         let inode = &mut self.inodes[ino];
         inode.links += 1;
-        inode.named_at = now;
+        (inode.named_at, inode.was_named) = (now, true);
     }
 
     /// Moves a name; false if the new one is taken.
     pub fn rename(&mut self, who: Who, from: &Path, to: &Path) -> Answer<bool> {
-        let (old, old_name) = self.directory_of(who, from)?;
-        let (new, new_name) = self.directory_of(who, to)?;
+        let (old, old_name) = self.parent_of(who, from)?;
+        let (new, new_name) = self.parent_of(who, to)?;
+        check_len(&old_name)?;
         let ino = *self.names(old).get(&old_name).ok_or(libc::ENOENT)?;
+        check_len(&new_name)?;
         if self.names(new).contains_key(&new_name) {
             return Ok(false);
         }
         self.may_take_away(who, old, ino)?;
         self.may_change(who, new)?;
+        let is_directory = matches!(self.inodes[ino].node, Node::Directory(_));
+        if is_directory && old != new && !self.may(who, ino, WRITE) {
+            return Err(libc::EACCES);
+        }
         self.names_mut(old).remove(&old_name);
         self.inodes[ino].links -= 1;
         self.put(new, new_name, ino);
@@ -222,10 +241,10 @@ impl Kernel {
     /// Something under a name that the library did not make.
     pub fn plant(&mut self, who: Who, path: &Path, node: Node, mode: u32) -> Answer<Ino> {
         let (dir, name) = self.directory_of(who, path)?;
-        self.may_change(who, dir)?;
         if self.names(dir).contains_key(&name) {
             return Err(libc::EEXIST);
         }
+        self.may_change(who, dir)?;
         let (uid, gid) = (self.processes[who.process].uid, self.processes[who.process].gid);
         let ino = self.new_inode(node, mode, uid, gid);
         self.inodes[ino].is_foreign = true;
@@ -235,16 +254,14 @@ impl Kernel {
 
     // --- contents -----------------------------------------------------------------------------
 
-    /// Gives the file all pages of the range, and makes it long enough. All or nothing.
+    /// Gives the file all pages of the range, and makes it long enough. All or nothing; and nothing if
+    /// less is free than the whole of it, as the real room asks first.
     pub fn allocate(&mut self, who: Who, fd: i32, off: u64, len: u64) -> Answer<()> {
         let desc = self.desc(who, fd)?;
-        if !self.descriptions[desc].is_writable {
-            return Err(libc::EBADF);
+        if len > self.free_pages.saturating_mul(PAGE) {
+            return Err(libc::ENOSPC);
         }
-        let ino = self.descriptions[desc].ino;
-        if len == 0 {
-            return Err(libc::EINVAL);
-        }
+        let ino = self.ready_to_change(desc, len)?;
         let end = off.checked_add(len).filter(|&end| end <= super::memory::BUFFER as u64);
         let end = end.ok_or(libc::EFBIG)?;
         self.touch(who, ino, "allocates pages of");
@@ -261,13 +278,22 @@ impl Kernel {
         Ok(())
     }
 
+    /// The file behind a description, if so many of its pages may come or go.
+    fn ready_to_change(&self, desc: super::Desc, len: u64) -> Answer<Ino> {
+        let ino = self.descriptions[desc].ino;
+        match self.inodes[ino].node {
+            _ if len == 0 => Err(libc::EINVAL),
+            _ if !self.descriptions[desc].is_writable => Err(libc::EBADF),
+            Node::Fifo => Err(libc::ESPIPE),
+            Node::Regular => Ok(ino),
+            _ => Err(libc::ENODEV),
+        }
+    }
+
     /// Takes the pages of the range away.
     pub fn punch(&mut self, who: Who, fd: i32, off: u64, len: u64) -> Answer<()> {
         let desc = self.desc(who, fd)?;
-        if !self.descriptions[desc].is_writable {
-            return Err(libc::EBADF);
-        }
-        let ino = self.descriptions[desc].ino;
+        let ino = self.ready_to_change(desc, len)?;
         self.touch(who, ino, "punches");
         let end = off.saturating_add(len);
         let mapped_by = self.processes.iter().find(|process| {
@@ -324,4 +350,8 @@ impl Kernel {
             self.accuse(|| format!("the library {how} a foreign file"));
         }
     }
+}
+
+fn check_len(name: &str) -> Answer<()> {
+    if name.len() > NAME_MAX { Err(libc::ENAMETOOLONG) } else { Ok(()) }
 }

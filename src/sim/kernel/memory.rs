@@ -120,11 +120,11 @@ impl Kernel {
     ) -> Answer<(u64, *mut u8)> {
         let desc = self.desc(who, fd)?;
         let ino = self.descriptions[desc].ino;
-        if !matches!(self.inodes[ino].node, Node::Regular) {
-            return Err(libc::ENODEV);
-        }
         if is_writable && !self.descriptions[desc].is_writable {
             return Err(libc::EACCES);
+        }
+        if !matches!(self.inodes[ino].node, Node::Regular) {
+            return Err(libc::ENODEV);
         }
         if len == 0 || !off.is_multiple_of(PAGE) {
             return Err(libc::EINVAL);

@@ -139,7 +139,11 @@ impl Args {
                 }),
             };
         }
-        removal::remove(&self.place.dir, &finding.path, &finding.name, false, &self.trust)
+        let (dir, path, name) = (&self.place.dir, &finding.path, &finding.name);
+        match self.older {
+            Some(_) => removal::remove(dir, path, name, false, &self.trust),
+            None => removal::remove_read(dir, path, name, &self.trust),
+        }
     }
 
     fn tell(&self, finding: &Finding, done: Option<Done>) {

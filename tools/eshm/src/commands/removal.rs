@@ -35,14 +35,32 @@ pub fn owner(path: &Path) -> Option<u32> {
 
 /// Removes the bus or the leftover `name`, whose file is at `path`.
 pub fn remove(directory: &Path, path: &Path, name: &str, force: bool, trust: &[u32]) -> Done {
+    told(path, || options(directory, path, name, trust).remove(force))
+}
+
+/// The same for what was seen without a holder and without anything unread, if it still is so.
+pub fn remove_read(directory: &Path, path: &Path, name: &str, trust: &[u32]) -> Done {
+    let mut stays = false;
+    let done = told(path, || {
+        stays = !options(directory, path, name, trust).remove_read()?;
+        Ok(())
+    });
+    if stays { Done::Revived } else { done }
+}
+
+fn options(directory: &Path, path: &Path, name: &str, trust: &[u32]) -> Options {
     let mut options = Options::new(name);
     options.directory(directory).guard_sigbus(true);
     if let Some(owner) = owner(path).filter(|&owner| is_entitled(owner, trust)) {
         options.trust_user(owner);
     }
+    options
+}
+
+fn told(path: &Path, remove: impl FnOnce() -> eshm::Result<()>) -> Done {
     let file = || fs::symlink_metadata(path).ok().map(|about| (about.dev(), about.ino()));
     let before = file();
-    match options.remove(force) {
+    match remove() {
         // The library gives a bus back to whoever took it up in the same moment.
         Ok(()) if before.is_some() && file() == before => Done::Revived,
         Ok(()) => Done::Removed,

@@ -29,6 +29,7 @@ mod batch;
 mod now;
 mod peek;
 mod reader;
+mod typed;
 mod waiter;
 mod watch;
 mod writer;
@@ -40,11 +41,13 @@ pub use batch::Batch;
 pub use now::Now;
 pub use peek::{Messages, Peek, PeekMany};
 pub use reader::Reader;
+pub use typed::{TypedReader, TypedWriter};
 pub use watch::Watch;
 pub use writer::{Claim, Writer};
 
 use crate::config::{Direction, Disconnect, Geometry, MessageId, Options, Role};
 use crate::error::Result;
+use crate::schema::Schema;
 use crate::session::{self, Member};
 use crate::stats::{Peer, Refusal, Stats};
 use crate::{census, pulse};
@@ -85,7 +88,8 @@ impl Options {
     ///
     /// # Errors
     /// See [`crate::Error`]; among them `RoleTaken` with the owner's pid and state, `NotFound` for a
-    /// slave without a master, and `Geometry` when the segment is shaped otherwise.
+    /// slave without a master, `Geometry` when the segment is shaped otherwise, and `Schema` when its
+    /// messages are others.
     pub fn open(&self) -> Result<Endpoint> {
         // First what can go wrong without the bus having changed.
         let promise = self.background.then(pulse::promise).transpose()?;
@@ -133,6 +137,14 @@ macro_rules! tells_of_the_bus {
             #[must_use]
             pub fn geometry(&self, direction: Direction) -> Geometry {
                 self.shape(direction)
+            }
+
+            /// What the messages of a direction are, if whoever made the bus said it.
+            ///
+            /// # Errors
+            /// `Corrupt`, if what is there is no schema; `Forked`.
+            pub fn schema(&self, direction: Direction) -> Result<Option<Schema>> {
+                typed::schema(&self.$lease$(.$path)*, direction)
             }
 
             /// The peer, as known now. In a forked child: nobody.

@@ -259,6 +259,11 @@ fn look_at(bus: &BusFile) -> Result<Snapshot> {
     let created = header.created_ns.load(Ordering::Relaxed);
     let stale_ms = header.stale_after_ms.load(Ordering::Relaxed);
     let interval_us = header.beat_interval_us.load(Ordering::Relaxed);
+    let schema = |direction| match &view {
+        Some(view) => bus.schema_in(&view.page, direction),
+        None => Ok(None),
+    };
+    let schemas = [schema(Direction::MasterToSlave)?, schema(Direction::SlaveToMaster)?];
     Ok(Snapshot {
         name: facts.name.clone(),
         path: facts.path.clone(),
@@ -275,6 +280,7 @@ fn look_at(bus: &BusFile) -> Result<Snapshot> {
         unread: view.as_ref().map_or([0, 0], |view| unread_in(bus, view)),
         master_to_slave: facts.geometry(Direction::MasterToSlave),
         slave_to_master: facts.geometry(Direction::SlaveToMaster),
+        schemas,
         beat_interval: Duration::from_micros(interval_us.into()),
         stale_after: Duration::from_millis(stale_ms.into()),
         stats: view.map_or_else(Stats::default, |view| stats_from(bus, &view, states)),

@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::schema::Schema;
+
 /// One of the two ends of a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
@@ -219,6 +221,8 @@ pub struct Options {
     pub(crate) role: Role,
     pub(crate) takeover: Takeover,
     pub(crate) asked: [Asked; 2],
+    /// What this side writes, and what it reads.
+    pub(crate) says: [Option<Schema>; 2],
     pub(crate) beat_interval: Duration,
     pub(crate) stale_after: Duration,
     pub(crate) open_timeout: Duration,
@@ -254,6 +258,7 @@ impl Options {
             role: Role::Auto,
             takeover: Takeover::Never,
             asked: [Asked::default(); 2],
+            says: [None, None],
             beat_interval: Duration::from_millis(1),
             stale_after: Duration::from_millis(100),
             open_timeout: Duration::MAX,
@@ -328,6 +333,30 @@ impl Options {
     ) -> &mut Self {
         self.asked[direction as usize] = Asked { frame_size, frames, overflow };
         self
+    }
+
+    /// What the messages are that this endpoint writes. A bus that is made carries it until it is
+    /// removed; one that carries another schema in that direction, or none, is refused with
+    /// [`crate::Error::Schema`]. Default: not said, and whatever the bus carries is right.
+    pub fn writes(&mut self, schema: Schema) -> &mut Self {
+        self.says[0] = Some(schema);
+        self
+    }
+
+    /// What the messages are that this endpoint reads; as [`Options::writes`], for the other
+    /// direction.
+    pub fn reads(&mut self, schema: Schema) -> &mut Self {
+        self.says[1] = Some(schema);
+        self
+    }
+
+    /// What this endpoint says of each direction, in a role.
+    pub(crate) fn schemas_as(&self, role: Role) -> [Option<&Schema>; 2] {
+        let [writes, reads] = &self.says;
+        match role {
+            Role::Slave => [reads.as_ref(), writes.as_ref()],
+            Role::Master | Role::Auto => [writes.as_ref(), reads.as_ref()],
+        }
     }
 
     /// How often this endpoint shows that it is alive. Default: 1 ms.

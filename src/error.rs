@@ -8,7 +8,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::Role;
+use crate::config::{Direction, Role};
+use crate::schema::Schema;
 
 /// Shorthand for a result of this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -124,6 +125,15 @@ pub enum Error {
         asked: u64,
         /// The value of the segment.
         found: u64,
+    },
+    /// The messages of the bus are others than this side says, or the bus does not say what they are.
+    Schema {
+        /// The direction in which they differ.
+        direction: Direction,
+        /// What this side says.
+        asked: Box<Schema>,
+        /// What the bus carries; `None` if whoever made it did not say.
+        found: Option<Box<Schema>>,
     },
     /// No segment has this name. A slave waits for its master to create it.
     NotFound {
@@ -246,6 +256,9 @@ impl fmt::Display for Error {
             Error::Geometry { what, asked, found } => {
                 write!(f, "the segment has {what} {found}, not {asked} as asked for")
             }
+            Error::Schema { direction, asked, found } => {
+                write_schema(f, *direction, asked, found.as_deref())
+            }
             Error::NotFound { path } => write!(f, "{path}: no such segment; is a master running?"),
             Error::Access { path, why } => write!(f, "{path}: {why}; left as it is"),
             Error::Foreign { path, why } => {
@@ -279,6 +292,20 @@ fn write_lost(f: &mut fmt::Formatter<'_>, what: &str, unread: u64) -> fmt::Resul
         write!(f, "{unread} messages of this side were not read; ")?;
     }
     f.write_str("open it again")
+}
+
+fn write_schema(
+    f: &mut fmt::Formatter<'_>,
+    direction: Direction,
+    asked: &Schema,
+    found: Option<&Schema>,
+) -> fmt::Result {
+    let (from, to) = (direction.writer(), direction.reader());
+    match found {
+        Some(found) => write!(f, "the bus carries {found} from {from} to {to}, not {asked} as")?,
+        None => write!(f, "the bus carries no schema from {from} to {to}, and {asked} is what")?,
+    }
+    f.write_str(" this side says")
 }
 
 impl std::error::Error for Error {}

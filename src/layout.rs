@@ -27,6 +27,7 @@ use std::mem::{offset_of, size_of};
 
 use crate::config::{Geometry, Overflow};
 use crate::error::{Error, Result};
+use crate::schema::SCHEMA_NAME_MAX;
 use crate::sync::{AtomicU32, AtomicU64, FIRST_LINE, REAL};
 
 /// First word of a segment: the bytes `eshmbus\n`. Its low half differs from `0x4553484D`, which
@@ -115,6 +116,10 @@ pub(crate) struct Region {
 
 /// In [`Region::flags`].
 pub(crate) const REGION_REQUIRED: u32 = 1;
+/// In [`Region::flags`]: the offset counts from the beginning of each slot.
+pub(crate) const REGION_IN_SLOT: u32 = 2;
+/// A [`Region::kind`]: what the messages are, in [`SlotPage::schemas`].
+pub(crate) const REGION_SCHEMAS: u32 = 1;
 
 /// Which slot counts, and since how many changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +163,10 @@ pub(crate) struct SlotPage {
     pub fate: Fate,
     pub roles: [RoleLines; 2],
     pub cuts: [Cut; CUT_RECORDS],
-    _pad1: [u64; 128],
+    /// An optional region: of meaning only if the header has one of kind [`REGION_SCHEMAS`]. Written
+    /// before the slot comes to count, and never again.
+    pub schemas: [SchemaLines; 2],
+    _pad1: [u64; 96],
 }
 
 /// How the slot ends. All zero while it lives.
@@ -272,6 +280,19 @@ pub(crate) struct RingCut {
     pub tail_number: AtomicU64,
     pub tail_epoch: AtomicU64,
     _pad: AtomicU64,
+}
+
+/// What the messages of one direction are. All zero if nobody has said.
+#[repr(C, align(128))]
+pub(crate) struct SchemaLines {
+    pub name: [AtomicU64; SCHEMA_NAME_MAX / 8],
+    /// A number for how the fields lie; 0 if it was not said.
+    pub layout: AtomicU64,
+    /// Bytes of a message; with a layout, or if it is not 0.
+    pub size: AtomicU64,
+    pub version: AtomicU32,
+    /// Bytes of the name; 0 if there is no schema.
+    pub name_len: AtomicU32,
 }
 
 /// The cursor page of one ring.
@@ -447,7 +468,20 @@ pub(crate) const FIELDS: &[(&str, usize)] = &[
     ("frame.payload", FRAME_HEADER),
 ];
 
-/// All names and offsets above in one number (FNV-1a): builds that differ in any of them do not
+/// The optional regions, which `docs/layout.md` lists too. They are not part of [`LAYOUT_ID`]: builds
+/// that know them talk to builds that do not.
+#[cfg(test)]
+pub(crate) const OPTIONAL: &[(&str, usize)] = &[
+    ("slot.schemas", offset_of!(SlotPage, schemas)),
+    ("schema.name", offset_of!(SchemaLines, name)),
+    ("schema.layout", offset_of!(SchemaLines, layout)),
+    ("schema.size", offset_of!(SchemaLines, size)),
+    ("schema.version", offset_of!(SchemaLines, version)),
+    ("schema.name_len", offset_of!(SchemaLines, name_len)),
+    ("schema (size)", size_of::<SchemaLines>()),
+];
+
+/// All names and offsets of [`FIELDS`] in one number (FNV-1a): builds that differ in any of them do not
 /// talk to each other.
 pub(crate) const LAYOUT_ID: u64 = fold_fields();
 
@@ -588,7 +622,7 @@ mod tests {
     fn the_document_says_what_the_code_does() {
         let text = include_str!("../docs/layout.md");
         let mut expected: Vec<(String, u64)> =
-            FIELDS.iter().map(|&(name, offset)| (name.to_owned(), offset as u64)).collect();
+            FIELDS.iter().chain(OPTIONAL).map(|&(name, at)| (name.to_owned(), at as u64)).collect();
         let constants = [
             ("MAGIC", MAGIC),
             ("LAYOUT_VERSION", LAYOUT_VERSION.into()),
@@ -602,6 +636,9 @@ mod tests {
             ("SLOTS_MAX", SLOTS_MAX as u64),
             ("CUT_RECORDS", CUT_RECORDS as u64),
             ("REGION_REQUIRED", REGION_REQUIRED.into()),
+            ("REGION_IN_SLOT", REGION_IN_SLOT.into()),
+            ("REGION_SCHEMAS", REGION_SCHEMAS.into()),
+            ("SCHEMA_NAME_MAX", SCHEMA_NAME_MAX as u64),
             ("SLOT_LOCKS", SLOT_LOCKS),
             ("BUILDER", BUILDER),
             ("READERS", READERS),

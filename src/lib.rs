@@ -38,6 +38,7 @@
 //!   it writes later is delivered ([`Takeover`]).
 //! - Death is noticed within milliseconds, because the kernel tells it; a hang after a threshold.
 //! - A full ring refuses, waits, or overwrites the oldest with an exact count ([`Overflow`]).
+//! - A bus can say what its messages are, and refuses whoever says otherwise ([`Schema`]).
 //! - A broken segment gives an [`Error`], never a crash.
 //!
 //! # What is not
@@ -66,6 +67,7 @@ mod peer;
 #[cfg(not(loom))]
 mod pulse;
 mod ring;
+mod schema;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]
@@ -87,13 +89,21 @@ mod tap;
 #[doc(hidden)]
 pub use bus::Now;
 #[cfg(not(loom))]
-pub use bus::{Batch, Claim, Endpoint, Messages, Peek, PeekMany, Reader, Watch, Writer};
+pub use bus::{
+    Batch, Claim, Endpoint, Messages, Peek, PeekMany, Reader, TypedReader, TypedWriter, Watch,
+    Writer,
+};
 #[cfg(not(loom))]
 pub use census::{inspect, inspect_in, list, list_in, remove, remove_in, remove_read_in};
 pub use config::{
     Cleanup, Direction, Disconnect, Geometry, MessageId, Options, Overflow, Role, Takeover, Wait,
 };
 pub use error::{Error, Result};
+#[cfg(feature = "derive")]
+pub use eshm_derive::Message;
+#[doc(hidden)]
+pub use schema::layout_of;
+pub use schema::{Described, Message, Schema};
 #[cfg(not(loom))]
 pub use stats::{
     Entry, EntryKind, Peer, PeerState, Refusal, RingStats, SegmentState, Snapshot, Stats,

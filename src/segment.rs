@@ -8,6 +8,7 @@
 //! who holds a role in it.
 
 mod file;
+mod schemas;
 
 use std::ptr::NonNull;
 

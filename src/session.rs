@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::layout::*;
 use crate::peer::{Sight, Watch};
 use crate::ring::FENCE;
+use crate::schema::Schema;
 use crate::segment::{self, BusFile, Segment, byte_of, bytes_of};
 use crate::stats::PeerState;
 use crate::sync::{Ordering, fence};
@@ -67,6 +68,7 @@ enum Attempt {
 pub(crate) fn open(options: &Options) -> Result<Arc<Member>> {
     segment::check_name(&options.name)?;
     check_times(options)?;
+    options.says.iter().flatten().try_for_each(Schema::check)?;
     let started = clock::Instant::now();
     let mut began = started;
     let mut pause = Duration::from_micros(20);
@@ -132,6 +134,7 @@ fn begin(bus: BusFile, turn: Turn, options: &Options) -> Result<Option<Joined>> 
     let Some(slot) = bus.take_slot(turn)? else { return Ok(None) };
     let mut segment = bus.map_slot(slot)?;
     segment.format(process::random());
+    segment.say_schemas(options.schemas_as(Role::Master));
     hit("begin.formatted")?;
     enroll(&segment, Role::Master, 1, options);
     segment.date(turn.next(Some(slot)));
@@ -176,6 +179,7 @@ fn enter(bus: BusFile, options: &Options) -> Result<Option<Joined>> {
         };
     }
     if options.takeover == Takeover::Always && options.role != Role::Auto {
+        check_schemas_of(&bus, turn, options.role, options)?;
         let verdict = Verdict { role: options.role, seen: None };
         return replace::replace(bus, turn, Some(verdict), options);
     }
@@ -187,6 +191,7 @@ fn enter(bus: BusFile, options: &Options) -> Result<Option<Joined>> {
         // A byte that is held although nobody owns the role belongs to somebody who is taking the
         // role or removing the bus, and was stopped in the middle of it.
         if is_hung && (options.takeover != Takeover::Never || !is_owned) {
+            check_schemas_of(&bus, turn, role, options)?;
             let verdict = is_owned.then_some(Verdict { role, seen: Some(seen) });
             return replace::replace(bus, turn, verdict, options);
         }
@@ -212,6 +217,10 @@ fn revive(bus: BusFile, turn: Turn, options: &Options) -> Result<Option<Joined>>
         return Ok(None);
     }
     check_asked(&bus, options)?;
+    if !bus.facts().has_schemas && options.says.iter().any(Option::is_some) {
+        let why = "it was made by an earlier build, without a place for a schema; remove it";
+        return Err(Error::Access { path: options.path().display().to_string(), why: why.into() });
+    }
     let Some(joined) = begin(bus, turn, options)? else { return Ok(None) };
     // Whoever removes the name looks at the turn after taking it away; so one sees the other.
     fence(Ordering::SeqCst);
@@ -231,6 +240,44 @@ fn check_asked(bus: &BusFile, options: &Options) -> Result<()> {
         same("overflow", asked.overflow.map(|o| o as u64), found.overflow as u64)?;
     }
     Ok(())
+}
+
+/// What this side says of the messages must be what the bus carries.
+fn check_schemas(
+    role: Role,
+    options: &Options,
+    carried: impl Fn(Direction) -> Result<Option<Schema>>,
+) -> Result<()> {
+    for (direction, asked) in Direction::BOTH.into_iter().zip(options.schemas_as(role)) {
+        if let Some(asked) = asked {
+            check_schema(direction, asked, carried(direction)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// What one side says of one direction must be what the bus carries.
+pub(crate) fn check_schema(
+    direction: Direction,
+    asked: &Schema,
+    found: Option<Schema>,
+) -> Result<()> {
+    if found.as_ref().is_some_and(|found| found.agrees_with(asked)) {
+        return Ok(());
+    }
+    let (asked, found) = (Box::new(asked.clone()), found.map(Box::new));
+    Err(Error::Schema { direction, asked, found })
+}
+
+/// The same, before the owner of a role is replaced: then nobody has been sealed yet.
+fn check_schemas_of(bus: &BusFile, turn: Turn, role: Role, options: &Options) -> Result<()> {
+    let Some(slot) = turn.slot() else { return Ok(()) };
+    let page = bus.look_at_page(slot)?;
+    // What a slot says that does not count any more is no matter: its owner will not be replaced.
+    if bus.turn() != turn {
+        return Ok(());
+    }
+    check_schemas(role, options, |direction| bus.schema_in(&page, direction))
 }
 
 /// Takes the role if its lock is free and nobody is to come for it.
@@ -263,6 +310,7 @@ fn try_join(bus: BusFile, turn: Turn, role: Role, options: &Options) -> Result<A
             return Ok(Attempt::Taken(bus));
         }
     }
+    check_schemas(role, options, |direction| segment.schema(direction))?;
     // Relaxed: only holders of the lock write it, and the lock orders them.
     let epoch = lines.epoch.load(Ordering::Relaxed).wrapping_add(1);
     enroll(&segment, role, epoch, options);

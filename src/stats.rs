@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Geometry;
 use crate::error::Error;
+use crate::schema::Schema;
 
 /// What is known of the holder of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,6 +160,8 @@ pub struct Snapshot {
     pub master_to_slave: Geometry,
     /// The shape of what the slave writes.
     pub slave_to_master: Geometry,
+    /// What the messages are, from the master and from the slave, if the bus says it.
+    pub schemas: [Option<Schema>; 2],
     /// The creator's beat interval.
     pub beat_interval: Duration,
     /// The creator's stale threshold.

@@ -11,8 +11,9 @@ use std::time::Duration;
 use crate::config::{Direction, Geometry, MessageId, Options};
 use crate::error::{Error, Result};
 use crate::ring::{Copied, Cursor, Place};
+use crate::schema::Schema;
 use crate::segment::{self, BusFile, Segment};
-use crate::session::cut_of;
+use crate::session::{check_schema, cut_of};
 use crate::sync::light_barrier;
 use crate::sys::fork::Birth;
 use crate::sys::{barrier, clock};
@@ -45,14 +46,16 @@ pub struct TapMessage {
 }
 
 impl Options {
-    /// Opens a tap. Only the name and the directory count.
+    /// Opens a tap. Only the name, the directory and [`Options::reads`] count: a tap that says what
+    /// it reads hears nothing else.
     ///
     /// # Errors
-    /// `NotFound`, or what is wrong with the file.
+    /// `NotFound`; `Schema`; or what is wrong with the file.
     pub fn tap(&self, direction: Direction) -> Result<Tap> {
         segment::check_name(&self.name)?;
+        self.says.iter().flatten().try_for_each(Schema::check)?;
         barrier::register();
-        let Some(segment) = map_current(self)? else {
+        let Some(segment) = map_current(self, direction)? else {
             return Err(Error::NotFound { path: self.path().display().to_string() });
         };
         let cursor = Cursor::at_newest(segment.ring(direction))?;
@@ -62,7 +65,7 @@ impl Options {
 }
 
 /// Maps the slot that counts, read-only. `None` if there is no bus of this name.
-fn map_current(options: &Options) -> Result<Option<Segment>> {
+fn map_current(options: &Options, direction: Direction) -> Result<Option<Segment>> {
     for _ in 0..REPLACED_MOST {
         let Some(bus) = BusFile::open_at(&options.path(), Some(options), false)? else {
             return Ok(None);
@@ -73,6 +76,9 @@ fn map_current(options: &Options) -> Result<Option<Segment>> {
         if bus.try_lock_as_reader(slot)? && bus.turn() == turn {
             let mut segment = bus.map_slot(slot)?;
             segment.settle();
+            if let Some(asked) = &options.says[1] {
+                check_schema(direction, asked, segment.schema(direction)?)?;
+            }
             return Ok(Some(segment));
         }
         clock::sleep(PAUSE);
@@ -124,7 +130,8 @@ impl Tap {
     /// Copies the next message, or says `Empty`.
     ///
     /// # Errors
-    /// `Empty`; `BufferTooSmall`, and the next call gives the same message if it is still there;
+    /// `Empty`; `Schema`, when the bus was made anew with other messages than this tap says;
+    /// `BufferTooSmall`, and the next call gives the same message if it is still there;
     /// `Corrupt`; `Forked`.
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<TapMessage> {
         if !self.birth.is_here() {
@@ -196,7 +203,12 @@ impl Tap {
         if self.segment.is_current() {
             return Err(Error::Empty);
         }
-        if let Ok(Some(next)) = map_current(&self.options) {
+        let next = match map_current(&self.options, self.direction) {
+            // A bus made anew, with other messages.
+            Err(error @ Error::Schema { .. }) => return Err(error),
+            next => next,
+        };
+        if let Ok(Some(next)) = next {
             let ring = next.ring(self.direction);
             let place = self.place_inside();
             // One that has not found a message yet is nowhere.

@@ -215,6 +215,17 @@ fn a_geometry_that_differs_is_named_with_both_values() {
     drop(Options::new(bus.name()).role(Role::Slave).frames(128).frame_size(128).open().unwrap());
 }
 
+/// All that goes with it is in `schema.rs`.
+#[test]
+fn a_schema_that_differs_is_named_with_what_is_there() {
+    let bus = Bus::new("eschema");
+    let _master = bus.options(Role::Master).writes(eshm::Schema::new("a", 1)).open().unwrap();
+    let ask = |schema| error_of(bus.options(Role::Slave).reads(schema).open());
+    is(ask(eshm::Schema::new("a", 2)), "Schema", &["a:1", "a:2", "from master to slave"]);
+    let up = bus.options(Role::Slave).writes(eshm::Schema::new("b", 3)).open();
+    is(error_of(up), "Schema", &["no schema", "b:3", "from slave to master"]);
+}
+
 #[test]
 fn too_long_too_small_wrong_size() {
     let bus = Bus::new("elen");

@@ -24,6 +24,10 @@ use crate::sys::{clock, lock, process, sigbus};
 /// The word that begins a segment of the older C++ library.
 const OLD_MAGIC: u32 = 0x4553_484D;
 
+/// Where the schemas lie in a slot, and how many bytes they take.
+const SCHEMAS_AT: usize = offset_of!(SlotPage, schemas);
+const SCHEMAS_LEN: usize = size_of::<[SchemaLines; 2]>();
+
 /// Pages given back in one go by the background thread.
 const TIDY_PIECE: u64 = 16 << 20;
 
@@ -56,6 +60,8 @@ pub(crate) struct Facts {
     pub path: PathBuf,
     pub id: FileId,
     pub plan: Plan,
+    /// Whether its slots have a place for schemas.
+    pub has_schemas: bool,
     pub is_writable: bool,
     pub is_guarded: bool,
 }
@@ -71,8 +77,15 @@ impl BusFile {
         shm::allocate(&file, 0, PAGE)?;
         let id = shm::facts(&file)?.id;
         let name = options.name.clone();
-        let facts =
-            Facts { name, path, id, plan, is_writable: true, is_guarded: options.guard_sigbus };
+        let facts = Facts {
+            name,
+            path,
+            id,
+            plan,
+            has_schemas: true,
+            is_writable: true,
+            is_guarded: options.guard_sigbus,
+        };
         let created = BusFile::map(file, facts)?;
         created.write_header(options, mode);
         Ok(created)
@@ -182,6 +195,11 @@ impl BusFile {
             shape.cursors_off.store(ring.cursors_off, store);
             shape.frames_off.store(ring.frames_off, store);
         }
+        let region = &header.regions[0];
+        region.flags.store(REGION_IN_SLOT, store);
+        region.offset.store(SCHEMAS_AT as u64, store);
+        region.len.store(SCHEMAS_LEN as u64, store);
+        region.kind.store(REGION_SCHEMAS, store);
         // No slot counts yet.
         header.turn.word.store(RETIRED, store);
         header.magic.store(MAGIC, store);
@@ -577,23 +595,34 @@ fn parse_header(header: &[u8], path: &Path, id: FileId) -> Result<Facts> {
     same("layout id", LAYOUT_ID, u64_at(header, offset_of!(Header, layout_id)))?;
     let header_len = u32_at(header, offset_of!(Header, header_len));
     same("header length", PAGE, header_len.into())?;
-    check_regions(header)?;
+    let has_schemas = parse_regions(header)?;
     let plan = parse_plan(header)?;
     let name = parse_name(header)?;
-    Ok(Facts { name, path: path.to_owned(), id, plan, is_writable: false, is_guarded: false })
+    let (is_writable, is_guarded) = (false, false);
+    Ok(Facts { name, path: path.to_owned(), id, plan, has_schemas, is_writable, is_guarded })
 }
 
-/// Regions of later builds may be ignored, unless they say otherwise.
-fn check_regions(header: &[u8]) -> Result<()> {
+/// Whether the slots have a place for schemas. Regions of later builds may be ignored, unless they
+/// say otherwise.
+fn parse_regions(header: &[u8]) -> Result<bool> {
+    let mut has_schemas = false;
     for index in 0..REGIONS {
         let at = offset_of!(Header, regions) + index * size_of::<Region>();
         let kind = u32_at(header, at + offset_of!(Region, kind));
         let flags = u32_at(header, at + offset_of!(Region, flags));
-        if kind != 0 && flags & REGION_REQUIRED != 0 {
+        if kind == REGION_SCHEMAS {
+            let is_planned = flags & !REGION_REQUIRED == REGION_IN_SLOT
+                && u64_at(header, at + offset_of!(Region, offset)) == SCHEMAS_AT as u64
+                && u64_at(header, at + offset_of!(Region, len)) == SCHEMAS_LEN as u64;
+            if !is_planned {
+                return Err(Error::Corrupt { what: "schemas in another place than theirs" });
+            }
+            has_schemas = true;
+        } else if kind != 0 && flags & REGION_REQUIRED != 0 {
             return Err(Error::Layout { what: "required region", ours: 0, theirs: kind.into() });
         }
     }
-    Ok(())
+    Ok(has_schemas)
 }
 
 fn parse_plan(header: &[u8]) -> Result<Plan> {

@@ -159,6 +159,7 @@ fn fill(
     hit("rebuild.copied")?;
     // Relaxed: the new slot does not count yet.
     new.page().lineage.store(old.lineage(), Ordering::Relaxed);
+    new.repeat_schemas(old);
     let replaced = verdict.filter(|verdict| verdict.still_holds(old)).map(|verdict| verdict.role);
     for role in [Role::Master, Role::Slave] {
         carry_over(old, new, role)?;

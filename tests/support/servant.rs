@@ -99,10 +99,18 @@ pub fn options(name: &str, words: &[&str]) -> Options {
             "guard" => options.guard_sigbus(true),
             "prefault" => options.prefault(true),
             "trust" => options.trust_user(number() as u32),
+            "writes" => options.writes(schema(value)),
+            "reads" => options.reads(schema(value)),
             _ => panic!("no such option: {key}"),
         };
     }
     options
+}
+
+/// A schema as `NAME:VERSION`.
+fn schema(word: &str) -> eshm::Schema {
+    let (name, version) = word.rsplit_once(':').expect("name:version");
+    eshm::Schema::new(name, version.parse().expect("a version"))
 }
 
 pub fn role_of(word: &str) -> Role {

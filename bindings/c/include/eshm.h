@@ -144,9 +144,23 @@ int eshm_last_error_code(void);
 
 /* Opening in full. */
 
+/** A schema of name and version, for ESHMOptions.writes and .reads. The text is looked at by
+ * eshm_open() and eshm_tap_open() only. */
+static inline ESHMSchema eshm_schema(const char *name, uint32_t version)
+{
+    ESHMSchema schema;
+    schema.name = name;
+    schema.version = version;
+    schema.reserved = 0;
+    schema.size = 0;
+    schema.layout = 0;
+    return schema;
+}
+
 /** The options to start from: the defaults named at ESHMOptions. */
 static inline ESHMOptions eshm_default_options(const char *name)
 {
+    const ESHMSchema unsaid = {NULL, 0, 0, 0, 0};
     ESHMOptions options;
     options.struct_size = sizeof(ESHMOptions);
     options.name = name;
@@ -177,6 +191,8 @@ static inline ESHMOptions eshm_default_options(const char *name)
     options.open_timeout_ms = ESHM_WAIT_FOREVER;
     options.trusted_users = NULL;
     options.trusted_count = 0;
+    options.writes = unsaid;
+    options.reads = unsaid;
     return options;
 }
 
@@ -297,8 +313,8 @@ int eshm_get_stats_ex(ESHMHandle *handle, ESHMStatsEx *stats);
 typedef struct ESHMTap ESHMTap;
 
 /**
- * Looks at one direction of the bus named by the options (of which only name, directory and wait
- * count). Starts with what is unread, or else with what comes. NULL on failure.
+ * Looks at one direction of the bus named by the options (of which only name, directory, wait and
+ * reads count). Starts with what is unread, or else with what comes. NULL on failure.
  */
 ESHMTap *eshm_tap_open(const ESHMOptions *options, enum ESHMDirection direction, bool from_unread);
 

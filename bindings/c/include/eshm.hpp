@@ -591,6 +591,22 @@ private:
     std::vector<view> views_;
 };
 
+/** What the messages of one direction are, for ESHMOptions::writes and ::reads: a name and a version.
+ * The text is looked at while a bus or a tap is opened only. */
+inline ESHMSchema schema(const char *name, std::uint32_t version) noexcept
+{
+    return eshm_schema(name, version);
+}
+
+/** The same of messages that are values of one type, with its size. */
+template <class T, class = std::enable_if_t<std::is_trivially_copyable_v<T>>>
+ESHMSchema schema_of(const char *name, std::uint32_t version) noexcept
+{
+    ESHMSchema schema = eshm_schema(name, version);
+    schema.size = sizeof(T);
+    return schema;
+}
+
 /** One end of a bus. */
 class bus {
 public:

@@ -179,6 +179,16 @@ typedef struct ESHMGeometry {
     enum ESHMOverflow overflow;
 } ESHMGeometry;
 
+/** What the messages of one direction are: what two programs agreed on. All zero: not said. */
+typedef struct ESHMSchema {
+    const char *name;           /**< 1 to 64 bytes of UTF-8; NULL: not said */
+    uint32_t version;           /**< of what the messages are */
+    uint32_t reserved;          /**< must be 0 */
+    uint64_t size;              /**< bytes of every message; 0: not said */
+    uint64_t layout;            /**< a number for how the fields lie, as `eshm stat` shows it of a bus
+                                     whose other side derives it; 0: not said */
+} ESHMSchema;
+
 /*
  * The structs below begin with their own size, so that they can grow: a program sets struct_size
  * to sizeof the struct it was compiled with (the eshm_default_...() and the C++ header do), and the
@@ -220,6 +230,11 @@ typedef struct ESHMOptions {
     const uint32_t *trusted_users; /**< users whose files may be opened too, besides those of this
                                      user and of root; default: NULL */
     size_t trusted_count;       /**< how many they are; default: 0 */
+    ESHMSchema writes;          /**< what this side writes. A bus that is made carries it; one that
+                                     carries another, or none, is refused: ESHM_ERROR_SHM_ATTACH, and
+                                     eshm_last_error() names both. Default: not said, and whatever
+                                     the bus carries is right */
+    ESHMSchema reads;           /**< what this side reads; likewise */
 } ESHMOptions;
 
 /** About one message. */
@@ -292,6 +307,8 @@ typedef struct ESHMEntry {
     ESHMRoleState slave;
     ESHMRingStats master_to_slave_stats;
     ESHMRingStats slave_to_master_stats;
+    ESHMSchema master_to_slave_schema; /**< its name is NULL if the bus carries none */
+    ESHMSchema slave_to_master_schema;
 } ESHMEntry;
 
 #endif /* ESHM_ONLY_1_0 */

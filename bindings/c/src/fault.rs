@@ -148,7 +148,7 @@ fn code_of(error: &Error) -> c_int {
             BUFFER_TOO_SMALL
         }
         Error::Os { .. } => SHM_CREATE,
-        // Lost, Geometry, NotFound, Access, Foreign, Layout, Corrupt: there is a segment, or should
+        // Lost, Geometry, Schema, NotFound, Access, Foreign, Layout, Corrupt: there is a segment, or should
         // be, and it cannot be used. So for whatever is added to the list.
         _ => SHM_ATTACH,
     }

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use eshm::{Entry, EntryKind, Error, SegmentState, Snapshot};
+use eshm::{Entry, EntryKind, Error, Schema, SegmentState, Snapshot};
 
 use crate::classic::string;
 use crate::fault::{Fault, SHM_DELETE};
@@ -14,7 +14,7 @@ use crate::seat::{Seat, Value};
 use crate::sized;
 use crate::slab::{Found, Slab};
 use crate::thread::Kind;
-use crate::types::{ESHMEntry, ESHMGeometry, ESHMRingStats, ESHMRoleState};
+use crate::types::{ESHMEntry, ESHMGeometry, ESHMRingStats, ESHMRoleState, ESHMSchema};
 
 /// What a program holds a pointer to; nothing is ever there.
 #[repr(C)]
@@ -29,6 +29,8 @@ struct Item {
     name: CString,
     path: CString,
     why: CString,
+    /// The names of the schemas.
+    schemas: [CString; 2],
     kind: EntryKind,
 }
 
@@ -43,7 +45,14 @@ impl From<Entry> for Item {
         // Names of files hold no NUL.
         let text = |text: &str| CString::new(text).unwrap_or_default();
         let path = entry.path.display().to_string();
-        Item { name: text(&entry.name), path: text(&path), why: text(&why), kind: entry.kind }
+        let schemas = match &entry.kind {
+            EntryKind::Bus(bus) => {
+                [0, 1].map(|way: usize| text(bus.schemas[way].as_ref().map_or("", Schema::name)))
+            }
+            _ => Default::default(),
+        };
+        let (name, path, why) = (text(&entry.name), text(&path), text(&why));
+        Item { name, path, why, schemas, kind: entry.kind }
     }
 }
 
@@ -111,8 +120,21 @@ fn described(item: &Item) -> ESHMEntry {
     };
     if let EntryKind::Bus(bus) = &item.kind {
         describe_bus(&mut entry, bus);
+        let [down, up] = [0, 1].map(|way| schema_of(bus.schemas[way].as_ref(), &item.schemas[way]));
+        (entry.master_to_slave_schema, entry.slave_to_master_schema) = (down, up);
     }
     entry
+}
+
+/// A schema as C has it, with its name as C wants it.
+fn schema_of(schema: Option<&Schema>, name: &CString) -> ESHMSchema {
+    schema.map_or(ESHMSchema::NONE, |schema| ESHMSchema {
+        name: name.as_ptr(),
+        version: schema.version(),
+        reserved: 0,
+        size: schema.size().unwrap_or(0),
+        layout: schema.layout().unwrap_or(0),
+    })
 }
 
 fn empty() -> ESHMEntry {
@@ -134,6 +156,8 @@ fn empty() -> ESHMEntry {
         slave: ESHMRoleState::default(),
         master_to_slave_stats: ESHMRingStats::default(),
         slave_to_master_stats: ESHMRingStats::default(),
+        master_to_slave_schema: ESHMSchema::NONE,
+        slave_to_master_schema: ESHMSchema::NONE,
     }
 }
 

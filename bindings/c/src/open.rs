@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::path::Path;
 use std::time::Duration;
 
-use eshm::{Direction, Disconnect, Endpoint, Error, Geometry, Options, Role};
+use eshm::{Direction, Disconnect, Endpoint, Error, Geometry, Options, Role, Schema};
 
 use crate::bus::{self, ESHMHandle};
 use crate::classic::string;
@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::guard::call;
 use crate::seat::FOREVER;
 use crate::sized;
-use crate::types::{self, ESHMGeometry, ESHMOptions};
+use crate::types::{self, ESHMGeometry, ESHMOptions, ESHMSchema};
 
 /// Where segments are unless said otherwise.
 pub const DIRECTORY: &str = "/dev/shm";
@@ -62,6 +62,8 @@ fn defaults() -> ESHMOptions {
         open_timeout_ms: 0,
         trusted_users: std::ptr::null(),
         trusted_count: 0,
+        writes: ESHMSchema::NONE,
+        reads: ESHMSchema::NONE,
     }
 }
 
@@ -99,6 +101,26 @@ pub unsafe fn directory<'a>(path: *const c_char) -> Result<Option<&'a str>, Faul
     unsafe { string(path, "the directory is NULL") }.map(Some)
 }
 
+/// What a program says of the messages of one direction; `None` if it says nothing.
+///
+/// # Safety
+///
+/// The name is NULL or a text of C.
+pub unsafe fn schema(given: &ESHMSchema) -> Result<Option<Schema>, Fault> {
+    if given.reserved != 0 {
+        return Err(Fault::Param("reserved is not 0; start from eshm_schema()"));
+    }
+    if given.name.is_null() {
+        let is_silent = given.version == 0 && given.size == 0 && given.layout == 0;
+        let fault = Fault::Param("a schema without a name says nothing else either");
+        return if is_silent { Ok(None) } else { Err(fault) };
+    }
+    // SAFETY: as the caller promises.
+    let name = unsafe { string(given.name, "the name is NULL")? };
+    let schema = Schema::new(name, given.version);
+    Ok(Some(schema.with_size(given.size).with_layout(given.layout)))
+}
+
 /// `eshm_open`
 ///
 /// # Safety
@@ -117,6 +139,14 @@ pub unsafe extern "C" fn eshm_open(options: *const ESHMOptions) -> *mut ESHMHand
         // SAFETY: as the caller promises.
         for &user in unsafe { trusted(&asked)? } {
             options.trust_user(user);
+        }
+        // SAFETY: as the caller promises.
+        if let Some(writes) = unsafe { schema(&asked.writes)? } {
+            options.writes(writes);
+        }
+        // SAFETY: as the caller promises.
+        if let Some(reads) = unsafe { schema(&asked.reads)? } {
+            options.reads(reads);
         }
         bus::publish(options.open()?, milliseconds(asked.stale_threshold_ms, 100), None)
     })

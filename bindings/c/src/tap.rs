@@ -8,7 +8,7 @@ use crate::classic::place;
 use crate::fault::Fault;
 use crate::guard::{call, status};
 use crate::message::needed;
-use crate::open::{given, options_named};
+use crate::open::{given, options_named, schema};
 use crate::seat::{Awaited, Seat, Value, with_time};
 use crate::sized::write_if_wanted;
 use crate::slab::{Found, Slab};
@@ -56,6 +56,10 @@ pub unsafe extern "C" fn eshm_tap_open(
         let (asked, name, directory) = unsafe { given(options)? };
         let mut options = options_named(name, directory);
         options.wait(types::wait(asked.wait)?);
+        // SAFETY: as the caller promises.
+        if let Some(reads) = unsafe { schema(&asked.reads)? } {
+            options.reads(reads);
+        }
         let mut tap = options.tap(types::direction(direction)?)?;
         if from_unread != 0 {
             tap.from_oldest();

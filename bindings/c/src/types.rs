@@ -101,6 +101,24 @@ pub struct ESHMGeometry {
     pub overflow: c_int,
 }
 
+/// What the messages of one direction are.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[expect(missing_docs, reason = "the header documents every field")]
+pub struct ESHMSchema {
+    pub name: *const c_char,
+    pub version: u32,
+    pub reserved: u32,
+    pub size: u64,
+    pub layout: u64,
+}
+
+impl ESHMSchema {
+    /// What a program gives, and is told, where nothing is said.
+    pub const NONE: ESHMSchema =
+        ESHMSchema { name: std::ptr::null(), version: 0, reserved: 0, size: 0, layout: 0 };
+}
+
 /// How to open a bus, in full.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -132,6 +150,8 @@ pub struct ESHMOptions {
     pub open_timeout_ms: u32,
     pub trusted_users: *const u32,
     pub trusted_count: usize,
+    pub writes: ESHMSchema,
+    pub reads: ESHMSchema,
 }
 
 /// About one message.
@@ -221,6 +241,8 @@ pub struct ESHMEntry {
     pub slave: ESHMRoleState,
     pub master_to_slave_stats: ESHMRingStats,
     pub slave_to_master_stats: ESHMRingStats,
+    pub master_to_slave_schema: ESHMSchema,
+    pub slave_to_master_schema: ESHMSchema,
 }
 
 fn unknown(what: &'static str, value: c_int) -> Fault {
@@ -366,13 +388,14 @@ mod tests {
             ESHMMessageId { epoch number }
             ESHMView { data size }
             ESHMGeometry { frames frame_size overflow }
-            ESHMOptions { struct_size name directory role takeover disconnect_behavior wait master_to_slave slave_to_master heartbeat_interval_us stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts mode auto_cleanup use_threads prefault lock_memory huge_pages guard_sigbus reserved cleanup open_timeout_ms trusted_users trusted_count }
+            ESHMSchema { name version reserved size layout }
+            ESHMOptions { struct_size name directory role takeover disconnect_behavior wait master_to_slave slave_to_master heartbeat_interval_us stale_threshold_ms reconnect_wait_ms reconnect_retry_interval_ms max_reconnect_attempts mode auto_cleanup use_threads prefault lock_memory huge_pages guard_sigbus reserved cleanup open_timeout_ms trusted_users trusted_count writes reads }
             ESHMMessage { struct_size size id lost }
             ESHMRoleState { state pid epoch beats progress silent_us }
             ESHMPeer { struct_size peer }
             ESHMRingStats { written read bytes backlog backlog_frames frames high_water times_full lost reader_parks reader_wakes writer_parks writer_wakes }
             ESHMStatsEx { struct_size master slave master_to_slave slave_to_master }
-            ESHMEntry { struct_size name path why kind state size mode uid created_ns generation master_to_slave slave_to_master master slave master_to_slave_stats slave_to_master_stats }
+            ESHMEntry { struct_size name path why kind state size mode uid created_ns generation master_to_slave slave_to_master master slave master_to_slave_stats slave_to_master_stats master_to_slave_schema slave_to_master_schema }
         };
         let theirs: Vec<_> = include_str!("../tests/layout.txt")
             .lines()

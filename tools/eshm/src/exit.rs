@@ -161,6 +161,10 @@ fn meaning(error: &Error) -> (u8, Cow<'static, str>) {
             "create the segment with more room: --frames 65536 on the side that starts first",
         ),
         Error::Geometry { .. } => (USAGE, "leave the option away to take the segment as it is"),
+        Error::Schema { .. } => (
+            USAGE,
+            "the version of the program that fits, or leave --schema away to take the bus as it is",
+        ),
         Error::Foreign { .. } => (UNUSABLE, "another name; this file belongs to somebody else"),
         Error::Layout { .. } => (UNUSABLE, "the same version of eshm on both sides"),
         Error::Corrupt { .. } => (UNUSABLE, "stop both sides, then: eshm rm NAME"),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use eshm::Schema;
+
 /// A length of time: a number with `ns`, `us`, `ms`, `s`, `m` or `h`; seconds without a unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
@@ -52,6 +54,18 @@ pub fn mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err("permission bits in octal, as 600 or 660".into()),
+    }
+}
+
+/// What the messages of one direction are: `NAME:VERSION`.
+pub fn schema(text: &str) -> Result<Schema, String> {
+    let (name, version) = text.rsplit_once(':').unwrap_or((text, ""));
+    if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
+        return Err("NAME:VERSION, with a name of 1 to 64 bytes, as telemetry:3".into());
+    }
+    match version.parse() {
+        Ok(version) => Ok(Schema::new(name, version)),
+        Err(_) => Err("NAME:VERSION, with a whole number as the version, as telemetry:3".into()),
     }
 }
 

@@ -568,6 +568,91 @@ static void foreign_files(void)
     EQUAL(unlink(bus_file(name)), 0);
 }
 
+/** Opens as told; NULL with a text that holds both words is what the callers look for. */
+static ESHMHandle *open_telling(const char *name, enum ESHMRole role, ESHMSchema writes,
+                                ESHMSchema reads)
+{
+    ESHMOptions options = eshm_default_options(name);
+    options.role = role;
+    options.writes = writes;
+    options.reads = reads;
+    return eshm_open(&options);
+}
+
+static void is_refused(ESHMHandle *handle, const char *one, const char *other)
+{
+    CHECK(handle == NULL);
+    EQUAL(eshm_last_error_code(), ESHM_ERROR_SHM_ATTACH);
+    CHECK(strstr(eshm_last_error(), one) != NULL && strstr(eshm_last_error(), other) != NULL);
+}
+
+/** What is carried is told by the list; whoever says otherwise is refused; who says nothing passes. */
+static void schemas(void)
+{
+    const char *name = bus_name("schemas");
+    const ESHMSchema none = eshm_schema(NULL, 0);
+    ESHMSchema telemetry = eshm_schema("telemetry", 3), other = eshm_schema("telemetry", 4);
+    telemetry.size = 48;
+    telemetry.layout = 0xabc;
+    ESHMHandle *master = open_telling(name, ESHM_ROLE_MASTER, telemetry, none);
+    CHECK(master != NULL);
+    ESHMHandle *slave = open_telling(name, ESHM_ROLE_SLAVE, none, other);
+    is_refused(slave, "telemetry:3", "telemetry:4");
+    slave = open_telling(name, ESHM_ROLE_SLAVE, other, none);
+    is_refused(slave, "no schema from slave to master", "telemetry:4");
+    other = telemetry;
+    other.size = 40;
+    is_refused(open_telling(name, ESHM_ROLE_SLAVE, none, other), "48 bytes", "40 bytes");
+    /* What is not said is not compared. */
+    slave = open_telling(name, ESHM_ROLE_SLAVE, none, eshm_schema("telemetry", 3));
+    CHECK(slave != NULL);
+    EQUAL(eshm_destroy(slave), ESHM_SUCCESS);
+    /* Neither by a program that was compiled before there were schemas, or says nothing. */
+    ESHMOptions silent = eshm_default_options(name);
+    silent.role = ESHM_ROLE_SLAVE;
+    silent.struct_size = offsetof(ESHMOptions, writes);
+    silent.writes = eshm_schema("not looked at", 1);
+    slave = eshm_open(&silent);
+    CHECK(slave != NULL);
+    ESHMList *list = eshm_list_open(NULL);
+    bool is_seen = false;
+    for (size_t index = 0; index < eshm_list_count(list); index++) {
+        ESHMEntry entry;
+        memset(&entry, 0, sizeof entry);
+        entry.struct_size = sizeof entry;
+        EQUAL(eshm_list_get(list, index, &entry), ESHM_SUCCESS);
+        if (strcmp(entry.name, name) == 0) {
+            is_seen = true;
+            CHECK(strcmp(entry.master_to_slave_schema.name, "telemetry") == 0);
+            EQUAL(entry.master_to_slave_schema.version, 3);
+            EQUAL(entry.master_to_slave_schema.size, 48);
+            EQUAL(entry.master_to_slave_schema.layout, 0xabc);
+            CHECK(entry.slave_to_master_schema.name == NULL);
+        }
+    }
+    CHECK(is_seen);
+    EQUAL(eshm_list_close(list), ESHM_SUCCESS);
+    /* A tap says what it reads, too. */
+    ESHMOptions listening = eshm_default_options(name);
+    listening.reads = eshm_schema("telemetry", 4);
+    CHECK(eshm_tap_open(&listening, ESHM_MASTER_TO_SLAVE, false) == NULL);
+    CHECK(strstr(eshm_last_error(), "telemetry:3") != NULL);
+    listening.reads.version = 3;
+    ESHMTap *tap = eshm_tap_open(&listening, ESHM_MASTER_TO_SLAVE, false);
+    CHECK(tap != NULL);
+    EQUAL(eshm_tap_close(tap), ESHM_SUCCESS);
+    EQUAL(eshm_destroy(slave), ESHM_SUCCESS);
+    EQUAL(eshm_destroy(master), ESHM_SUCCESS);
+    /* What cannot be a schema is a wrong parameter, and makes no bus. */
+    ESHMSchema wrong[4] = {eshm_schema("", 1), eshm_schema("a\nb", 1), eshm_schema(NULL, 1), telemetry};
+    wrong[3].reserved = 1;
+    for (int index = 0; index < 4; index++) {
+        CHECK(open_telling(name, ESHM_ROLE_MASTER, wrong[index], none) == NULL);
+        EQUAL(eshm_last_error_code(), ESHM_ERROR_INVALID_PARAM);
+    }
+    CHECK(eshm_tap_open(&listening, ESHM_MASTER_TO_SLAVE, false) == NULL);
+}
+
 int main(int argc, char **argv)
 {
     const test tests[] = {
@@ -588,6 +673,7 @@ int main(int argc, char **argv)
         {"taps", taps},
         {"lists_and_removal", lists_and_removal},
         {"foreign_files", foreign_files},
+        {"schemas", schemas},
     };
     return RUN(tests, argc, argv);
 }

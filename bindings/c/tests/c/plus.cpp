@@ -353,6 +353,39 @@ static void looking_on()
     CHECK(message && message->size == 4 && message->id.number == 0);
 }
 
+struct sample {
+    std::uint64_t time_ns;
+    double value;
+};
+
+static void schemas()
+{
+    ESHMOptions options = eshm_default_options(bus_name("schemas"));
+    options.role = ESHM_ROLE_MASTER;
+    options.writes = eshm::schema_of<sample>("telemetry", 3);
+    eshm::bus master(options);
+    options.role = ESHM_ROLE_SLAVE;
+    options.writes = eshm::schema(nullptr, 0);
+    options.reads = eshm::schema("telemetry", 4);
+    bool thrown = false;
+    try {
+        eshm::bus slave(options);
+    } catch (const eshm::error &trouble) {
+        thrown = true;
+        CHECK(trouble.code() == eshm::errc::no_segment);
+        std::string text = trouble.what();
+        CHECK(text.find("telemetry:3 (16 bytes)") != std::string::npos);
+        CHECK(text.find("telemetry:4") != std::string::npos);
+    }
+    CHECK(thrown);
+    options.reads = eshm::schema("telemetry", 3);
+    eshm::bus slave(options);
+    master.write_value(sample{1, 0.5});
+    sample value = {};
+    EQUAL(slave.read(eshm::place(&value, sizeof value)), sizeof value);
+    CHECK(value.value == 0.5);
+}
+
 int main(int argc, char **argv)
 {
     const test tests[] = {
@@ -366,6 +399,7 @@ int main(int argc, char **argv)
         {"options", options},
         {"skipping", skipping},
         {"looking_on", looking_on},
+        {"schemas", schemas},
     };
     return RUN(tests, argc, argv);
 }

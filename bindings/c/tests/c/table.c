@@ -117,6 +117,12 @@ int main(void)
     FIELD(ESHMGeometry, frames);
     FIELD(ESHMGeometry, frame_size);
     FIELD(ESHMGeometry, overflow);
+    STRUCT(ESHMSchema);
+    FIELD(ESHMSchema, name);
+    FIELD(ESHMSchema, version);
+    FIELD(ESHMSchema, reserved);
+    FIELD(ESHMSchema, size);
+    FIELD(ESHMSchema, layout);
     STRUCT(ESHMOptions);
     FIELD(ESHMOptions, struct_size);
     FIELD(ESHMOptions, name);
@@ -144,6 +150,8 @@ int main(void)
     FIELD(ESHMOptions, open_timeout_ms);
     FIELD(ESHMOptions, trusted_users);
     FIELD(ESHMOptions, trusted_count);
+    FIELD(ESHMOptions, writes);
+    FIELD(ESHMOptions, reads);
     STRUCT(ESHMMessage);
     FIELD(ESHMMessage, struct_size);
     FIELD(ESHMMessage, size);
@@ -197,5 +205,7 @@ int main(void)
     FIELD(ESHMEntry, slave);
     FIELD(ESHMEntry, master_to_slave_stats);
     FIELD(ESHMEntry, slave_to_master_stats);
+    FIELD(ESHMEntry, master_to_slave_schema);
+    FIELD(ESHMEntry, slave_to_master_schema);
     return 0;
 }

@@ -116,9 +116,16 @@ fn role(role: &Peer, paint: Paint) -> Cell {
     })
 }
 
-/// What is unusual about a segment.
+/// What a segment carries, and what is unusual about it.
 fn note(snapshot: &Snapshot) -> String {
-    let mut notes = Vec::new();
+    let ways = snapshot.schemas.iter().zip(["m>s", "s>m"]);
+    let mut notes: Vec<String> = ways
+        .filter_map(|(schema, way)| {
+            let schema = schema.as_ref()?;
+            let name = escape::bytes(schema.name().as_bytes());
+            Some(format!("{name}:{} {way}", schema.version()))
+        })
+        .collect();
     if snapshot.state != SegmentState::Live {
         notes.push(json::segment_state(snapshot.state).to_string());
     }

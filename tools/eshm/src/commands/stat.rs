@@ -149,21 +149,31 @@ fn render(snapshot: &Snapshot, before: Option<&Snapshot>, paint: Paint) -> Strin
     line("master", role(&stats.master, paint));
     line("slave", role(&stats.slave, paint));
     let earlier = before.map(|before| &before.stats);
+    let [down_schema, up_schema] = &snapshot.schemas;
     let down = (
+        down_schema.as_ref(),
         snapshot.master_to_slave,
         &stats.master_to_slave,
         earlier.map(|stats| &stats.master_to_slave),
     );
     let up = (
+        up_schema.as_ref(),
         snapshot.slave_to_master,
         &stats.slave_to_master,
         earlier.map(|stats| &stats.slave_to_master),
     );
-    for (title, (geometry, ring, earlier)) in [("master > slave", down), ("slave > master", up)] {
+    for (title, (schema, geometry, ring, earlier)) in
+        [("master > slave", down), ("slave > master", up)]
+    {
         let _ = write!(
             text,
-            "\n{}\n{}",
+            "\n{}\n  {} {}\n{}",
             paint.bold(title),
+            paint.dim(format!("{:<11}", "schema")),
+            schema.map_or_else(
+                || paint.dim("not said"),
+                |schema| escape::bytes(schema.to_string().as_bytes())
+            ),
             render_ring(geometry, ring, earlier, paint)
         );
     }

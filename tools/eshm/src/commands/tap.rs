@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use eshm::{Direction, Error, Options, PeerState, Tap, TapMessage};
+use eshm::{Direction, Error, Options, PeerState, Schema, Tap, TapMessage};
 use regex::bytes::Regex;
 use serde_json::json;
 
@@ -64,6 +64,9 @@ pub struct Args {
     /// Begin with what is unread, not with what comes next
     #[arg(long)]
     unread: bool,
+    /// What the messages are to be, of each side that is listened to; something else is refused
+    #[arg(long, value_name = "NAME:VERSION", value_parser = parse::schema)]
+    schema: Option<Schema>,
     /// Only messages that this regular expression matches
     #[arg(long = "match", value_name = "REGEX")]
     pattern: Option<String>,
@@ -156,6 +159,9 @@ impl Args {
         };
         let mut options = Options::new(&self.name);
         options.directory(&self.place.dir);
+        if let Some(schema) = &self.schema {
+            options.reads(schema.clone());
+        }
         let mut taps = Vec::new();
         for &direction in directions {
             let patience = Some(self.open_timeout);

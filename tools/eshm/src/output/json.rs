@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use eshm::{
-    Entry, EntryKind, Geometry, Overflow, Peer, PeerState, RingStats, SegmentState, Snapshot,
+    Entry, EntryKind, Geometry, Overflow, Peer, PeerState, RingStats, Schema, SegmentState,
+    Snapshot,
 };
 use serde_json::{Value, json};
 
@@ -38,8 +39,8 @@ pub fn segment(snapshot: &Snapshot) -> Value {
         "stale_after_ms": snapshot.stale_after.as_secs_f64() * 1e3,
         "master": role(&snapshot.stats.master),
         "slave": role(&snapshot.stats.slave),
-        "master_to_slave": ring(snapshot.master_to_slave, &snapshot.stats.master_to_slave, snapshot.unread[0]),
-        "slave_to_master": ring(snapshot.slave_to_master, &snapshot.stats.slave_to_master, snapshot.unread[1]),
+        "master_to_slave": ring(snapshot.master_to_slave, &snapshot.stats.master_to_slave, snapshot.unread[0], snapshot.schemas[0].as_ref()),
+        "slave_to_master": ring(snapshot.slave_to_master, &snapshot.stats.slave_to_master, snapshot.unread[1], snapshot.schemas[1].as_ref()),
     })
 }
 
@@ -60,8 +61,12 @@ pub fn role(role: &Peer) -> Value {
     })
 }
 
-fn ring(geometry: Geometry, ring: &RingStats, unread: u64) -> Value {
+fn ring(geometry: Geometry, ring: &RingStats, unread: u64, schema: Option<&Schema>) -> Value {
     json!({
+        "schema_name": schema.map(Schema::name),
+        "schema_version": schema.map(Schema::version),
+        "schema_size_bytes": schema.and_then(Schema::size),
+        "schema_layout": schema.and_then(Schema::layout).map(|layout| format!("{layout:016x}")),
         "frame_size": geometry.frame_size,
         "frames": geometry.frames,
         "overflow": overflow(geometry.overflow),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use eshm::Role;
+use eshm::{Role, Schema};
 use tracing::info;
 
 use crate::commands::pace::Pace;
@@ -75,6 +75,10 @@ pub struct Args {
     /// Give up when for that long no message came
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     timeout: Option<Duration>,
+    /// What the messages are to be. A bus that carries something else, or nothing, is refused; without
+    /// it whatever the bus carries is right
+    #[arg(long, value_name = "NAME:VERSION", value_parser = parse::schema)]
+    schema: Option<Schema>,
     /// Go on when the sender has left, and wait for the next
     #[arg(long)]
     follow: bool,
@@ -87,7 +91,10 @@ impl Args {
     /// Receives.
     pub fn run(self) -> Outcome {
         let stop = Stop::install()?;
-        let options = self.bus.options(Role::Slave)?;
+        let mut options = self.bus.options(Role::Slave)?;
+        if let Some(schema) = &self.schema {
+            options.reads(schema.clone());
+        }
         // Looked at before the bus is opened: a wrong path must not cost a message.
         let file = self.file.as_deref().map(|path| file::Copy::open(path, &stop)).transpose()?;
         let sink = match file {

@@ -13,7 +13,7 @@ mod outlet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use eshm::{Cleanup, Endpoint, Error, Geometry, Options, Overflow, Role, SegmentState};
+use eshm::{Cleanup, Endpoint, Error, Geometry, Options, Overflow, Role, Schema, SegmentState};
 use serde_json::json;
 use tracing::info;
 
@@ -67,6 +67,10 @@ pub struct Args {
     /// The same as --cleanup never: do not wait at the end until all is read, but leave it in the bus
     #[arg(long, conflicts_with = "cleanup")]
     keep: bool,
+    /// What the messages are. A bus that is made carries it; one that carries something else, or
+    /// nothing, is refused. Without it whatever the bus carries is right
+    #[arg(long, value_name = "NAME:VERSION", value_parser = parse::schema)]
+    schema: Option<Schema>,
     /// Do not go on where a killed sender of the same input stopped, but send all of it
     #[arg(long)]
     fresh: bool,
@@ -85,6 +89,9 @@ impl Args {
         let input = Input::open(self.file.as_deref().or(self.input.as_deref()), &stop)?;
         let started = Instant::now();
         let mut options = self.bus.options(Role::Master)?;
+        if let Some(schema) = &self.schema {
+            options.writes(schema.clone());
+        }
         if self.keep {
             options.cleanup(Cleanup::Never);
         }

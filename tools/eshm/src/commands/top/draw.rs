@@ -336,10 +336,14 @@ fn draw_way(
     theme: Theme,
     area: Rect,
 ) {
-    let title = match direction {
-        Direction::MasterToSlave => " master > slave ",
-        Direction::SlaveToMaster => " slave > master ",
+    let way_name = match direction {
+        Direction::MasterToSlave => "master > slave",
+        Direction::SlaveToMaster => "slave > master",
     };
+    let schema = row.snapshot().schemas[direction as usize].as_ref().map(|schema| {
+        format!(": {}:{}", escape::bytes(schema.name().as_bytes()), schema.version())
+    });
+    let title = format!(" {way_name}{} ", schema.unwrap_or_default());
     let block = Block::bordered()
         .border_type(BorderType::Rounded)
         .border_style(theme.dim())
@@ -511,7 +515,7 @@ mod tests {
         model.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
         let text = screen(&model, 80, 24);
         for part in [
-            "master > slave",
+            "master > slave: telemetry:3",
             "slave > master",
             "4,096 unread in 4,096 of 8,192 frames",
             "wait ≈ p50 41.0 ms",

@@ -310,7 +310,7 @@ impl Heart {
 pub mod tests {
     use std::sync::LazyLock;
 
-    use eshm::{Options, Role};
+    use eshm::{Options, Role, Schema};
 
     use super::*;
     use crate::output::percentiles::Summary;
@@ -320,8 +320,8 @@ pub mod tests {
         static REAL: LazyLock<Snapshot> = LazyLock::new(|| {
             let directory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
             let mut options = Options::new("real");
-            let _bus =
-                options.directory(directory.path()).role(Role::Master).open().expect("a bus");
+            options.directory(directory.path()).role(Role::Master);
+            let _bus = options.writes(Schema::new("telemetry", 3)).open().expect("a bus");
             eshm::inspect_in(directory.path(), "real").expect("it is there")
         });
         let mut snapshot = REAL.clone();

@@ -8,10 +8,12 @@
 //! who holds a role in it.
 
 mod file;
+mod view;
 
 use std::ptr::NonNull;
 
-pub(crate) use file::{BusFile, Facts, SlotView, byte_of, bytes_of, check_name};
+pub(crate) use file::{BusFile, Facts, byte_of, bytes_of, check_name};
+pub(crate) use view::SlotView;
 
 use crate::config::{Direction, Geometry, Options, Role};
 use crate::error::{Error, Result};
@@ -51,7 +53,7 @@ impl Segment {
         // Relaxed: the slot does not count yet.
         self.page().lineage.store(lineage, Ordering::Relaxed);
         for direction in Direction::BOTH {
-            self.ring(direction).format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
+            self.ring(direction).format(Place { epoch: 1, last_epoch: 1, ..Place::default() });
         }
     }
 

@@ -85,7 +85,8 @@ impl Reader {
         self.ring.lost()
     }
 
-    /// Messages that wait to be read. A look at the writer's line: not for every message.
+    /// Messages that wait to be read. A walk over what was written since the writer's last reservation,
+    /// an eighth of the ring at most: not for every message.
     #[must_use]
     pub fn backlog(&self) -> u64 {
         if self.birth.is_here() { self.ring.ring().backlog() } else { 0 }

@@ -503,7 +503,10 @@ impl Member {
     fn tick_thoroughly(&self, now_ns: u64) {
         self.observe(false);
         if let Some(segment) = self.segment() {
-            segment.ring(self.role.writes()).note_high_water();
+            let ring = segment.ring(self.role.writes());
+            if let Ok(place) = ring.stored_place() {
+                ring.note_high_water(place.pos);
+            }
         }
         self.check_file_if_due(now_ns);
     }
@@ -631,7 +634,7 @@ impl Member {
 /// A role as it can be seen in a segment.
 pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
     // Relaxed throughout: figures for people.
-    let written = segment.ring(role.writes()).lines().producer.number.load(Ordering::Relaxed);
+    let written = segment.ring(role.writes()).stored_place().map_or(0, |place| place.number);
     let read = segment.ring(role.peer().writes()).lines().consumer.number.load(Ordering::Relaxed);
     peer_from(segment.role(role), state, written, read)
 }

@@ -114,6 +114,12 @@ impl Consumer {
         MessageId { epoch: self.last_epoch, number: self.number.wrapping_sub(1) }
     }
 
+    /// The number of the message that is next.
+    #[inline(always)]
+    pub(crate) fn next_number(&self) -> u64 {
+        self.number
+    }
+
     /// The message that is next.
     pub(crate) fn next_id(&self) -> MessageId {
         MessageId { epoch: self.epoch, number: self.number }

@@ -21,7 +21,7 @@
 //!   payload of an earlier lap included, cannot be taken for a message ("ghost"). The word of the
 //!   frame after a message is cleared before that message is committed, for one lap after any payload
 //!   that could imitate one was written; and one frame stays free, so that there is one to clear. So
-//!   are the words of frames that are skipped: each word of a ring is at most a lap old.
+//!   a word that nobody looked at is a lap old, no more.
 //! - **I2** A message is whole before its commit word says so (PUBLISH).
 //! - **I3** The frames in `[tail, head)` belong to the consumer: the producer has read a position
 //!   that the consumer stored after its last look (RECLAIM), and stays below it plus the capacity.

@@ -65,7 +65,7 @@ impl Grid {
     }
 
     /// The commit word of a message of no bytes at `pos`: the lap, and a bit that no cleared word has.
-    /// The lap is short by a bit, which does not matter, since no word is older than a lap (I1).
+    /// The lap is short of some bits, which does not matter: what is older than a lap is looked for (I1).
     #[inline(always)]
     pub(super) fn stamp(&self, pos: u64) -> u64 {
         1 << 63 | pos >> self.lap_shift << 32

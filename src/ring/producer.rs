@@ -16,7 +16,7 @@
 //! read as a commit word. `dirty_until` is the position up to which that is possible: one lap from
 //! the end of the last long *claim* (not commit: an aborted claim may have been filled in). A
 //! producer that resumes does not know what its predecessor claimed, and assumes the worst for one
-//! lap. A skip leaves frames unwritten for a lap, and clears their words.
+//! lap. A skip leaves frames unwritten for a lap, but only ever comes with a long claim.
 
 use std::sync::atomic::Ordering;
 
@@ -360,20 +360,10 @@ impl Producer {
         let skipped = if frames > until_end { until_end } else { 0 };
         self.reserve(skipped + frames)?;
         if skipped > 0 {
-            self.skip(skipped);
+            self.publish(SKIP, skipped);
         }
         self.begin(frames);
         Ok(frames)
-    }
-
-    /// Passes over the frames up to the end of the ring, and leaves no old word in them (I1).
-    fn skip(&mut self, frames: u64) {
-        for index in 1..frames {
-            let unused = self.ring.frames.at(self.head.wrapping_add(index)).commit();
-            // Relaxed: nobody looks there before the commit of the skip.
-            unused.store(NEVER, Ordering::Relaxed);
-        }
-        self.publish(SKIP, frames);
     }
 
     /// Takes note of a message that will be written into these frames, which are reserved.

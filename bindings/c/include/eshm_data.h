@@ -173,7 +173,7 @@ typedef struct ESHMView {
 /** The shape of one direction. All zero: 64 bytes, 8192 frames when creating, else as found. */
 typedef struct ESHMGeometry {
     uint64_t frames;            /**< frames of the ring: a power of two; 0: 8192 */
-    uint32_t frame_size;        /**< bytes per frame: a multiple of 64; 0: 64 */
+    uint32_t frame_size;        /**< bytes per frame: 16, 32, a multiple of 64; 0: 64 */
     enum ESHMOverflow overflow;
 } ESHMGeometry;
 

@@ -126,10 +126,16 @@ impl Reader {
         }
     }
 
+    /// Waits for a moment if that pays. True if it is worth looking again then.
+    #[inline(always)]
+    pub(super) fn keep_distance(&mut self) -> bool {
+        self.distance.keep(self.ring.position())
+    }
+
     /// Nothing was there. A moment later, if it pays to keep a distance, there may be.
     #[inline(always)]
     fn try_read_later(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        if self.distance.keep(self.ring.next_number())
+        if self.keep_distance()
             && let Some(len) = self.read_now(buffer)
         {
             return match self.is_left_alone() {
@@ -298,7 +304,7 @@ impl Reader {
             if !self.is_idle() {
                 break;
             }
-            if !self.distance.keep(self.ring.next_number()) {
+            if !self.keep_distance() {
                 std::hint::spin_loop();
             }
             let taken = take(self);

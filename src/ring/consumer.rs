@@ -114,10 +114,10 @@ impl Consumer {
         MessageId { epoch: self.last_epoch, number: self.number.wrapping_sub(1) }
     }
 
-    /// The number of the message that is next.
+    /// The position of the message that is next.
     #[inline(always)]
-    pub(crate) fn next_number(&self) -> u64 {
-        self.number
+    pub(crate) fn position(&self) -> u64 {
+        self.tail
     }
 
     /// The message that is next.

@@ -311,15 +311,22 @@ impl Producer {
     fn publish_in(&mut self, frame: Frame<'_>, len: u32, frames: u64) {
         let next = self.head.wrapping_add(frames);
         if self.is_dirty(next) {
-            // I1. Looked at first: taking the line from a reader that waits for it would delay the
-            // commit. Relaxed: nobody else writes there, the release below keeps the store before
-            // the commit, and whoever looks at that frame has seen the commit first.
-            let ghost = self.ring.frames.at(next).commit();
-            if self.ring.committed(next, ghost.load(Ordering::Relaxed)).is_some() {
-                ghost.store(NEVER, Ordering::Relaxed);
-            }
+            self.clear(next, frames);
         }
         self.commit_in(frame, len, frames);
+    }
+
+    /// Clears what could be taken for a commit word at `next`, behind a message of so many frames (I1).
+    #[inline(always)]
+    fn clear(&self, next: u64, frames: u64) {
+        let ghost = self.ring.frames.at(next).commit();
+        // Behind a single frame it is looked at first: taking the line from a reader that has just
+        // passed it would delay the commit. Behind a long message looking would take as long.
+        // Relaxed: nobody else writes there, the release of the commit keeps the store before it, and
+        // whoever looks at that frame has seen the commit first.
+        if frames > 1 || self.ring.committed(next, ghost.load(Ordering::Relaxed)).is_some() {
+            ghost.store(NEVER, Ordering::Relaxed);
+        }
     }
 
     /// Whether payload of an earlier lap can lie where the header of this position will stand.

@@ -2,19 +2,21 @@
 //! being filled, so that it travels twice. One that looks away for a moment after it found nothing
 //! comes back to several messages at once.
 //!
-//! How long pays is learned. A look that finds nothing ends a run of messages; a run that is long
-//! enough for the nap before it makes the next nap longer, a short one makes it shorter. Where
-//! messages come one by one, as in a conversation, there is no nap; now and then one is tried.
+//! How long pays is learned. A look that finds nothing ends a run of messages. A run that shows that the
+//! writer went on all through the nap before it makes the next nap longer, a shorter one makes it
+//! shorter. Whoever finds nothing after a nap has napped in vain: the writer has stopped, or waits for
+//! an answer, and there are no naps for a while. So messages that come one by one, in bursts or in a
+//! conversation wait for nobody.
 #![forbid(unsafe_code)]
 
 /// Pauses of the first nap.
 const SHORTEST: u32 = 8;
 /// Pauses of the longest: some microseconds.
 const LONGEST: u32 = 256;
+/// Frames per pause that show that the writer went on.
+const FRAMES_PER_PAUSE: u64 = 1;
 /// Runs after which a nap is tried where none pays.
 const TRY_EVERY: u32 = 256;
-/// A run that pays for any nap.
-const RUN_ENOUGH: u64 = 16;
 
 /// What a reader has learned.
 #[derive(Default)]
@@ -23,17 +25,21 @@ pub(super) struct Distance {
     nap: u32,
     /// Runs without a nap.
     runs: u32,
-    /// The number of the next message when nothing was found the last time.
+    /// The position of the next message when nothing was found the last time.
     seen: u64,
 }
 
 impl Distance {
-    /// After a look that found nothing where `next` is the number of the next message: waits for a
-    /// moment if messages came since the last such look and it pays. True if it is worth looking again.
+    /// After a look that found nothing at the position `next`: waits for a moment if messages came
+    /// since the last such look and it pays. True if it is worth looking again.
     #[inline(always)]
     pub(super) fn keep(&mut self, next: u64) -> bool {
         let run = next.wrapping_sub(std::mem::replace(&mut self.seen, next));
-        run > 0 && self.learn(run)
+        if run == 0 {
+            self.nap = 0;
+            return false;
+        }
+        self.learn(run)
     }
 
     #[inline(never)]
@@ -44,18 +50,14 @@ impl Distance {
                 return false;
             }
             (self.runs, self.nap) = (0, SHORTEST);
-        } else if run >= RUN_ENOUGH.min(u64::from(self.nap) / 4 + 2) {
+        } else if run >= u64::from(self.nap) * FRAMES_PER_PAUSE {
             self.nap = (self.nap * 2).min(LONGEST);
         } else {
             self.nap /= 2;
-            if self.nap < SHORTEST {
-                self.nap = 0;
-                return false;
-            }
         }
         for _ in 0..self.nap {
             std::hint::spin_loop();
         }
-        true
+        self.nap > 0
     }
 }

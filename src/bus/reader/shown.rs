@@ -48,7 +48,7 @@ impl Reader {
         match self.show_now() {
             Some((start, found)) => Ok(Peek { start, found, reader: self }),
             None if self.is_idle() => {
-                if self.distance.keep(self.ring.next_number())
+                if self.keep_distance()
                     && let Some((start, found)) = self.show_now()
                 {
                     return Ok(Peek { start, found, reader: self });

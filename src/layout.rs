@@ -61,6 +61,8 @@ pub(crate) const REGIONS: usize = 8;
 const SLOT_ALIGN: u64 = 64 << 10;
 /// ...and large ones at multiples of a huge page.
 const LARGE_SLOT_ALIGN: u64 = 2 << 20;
+/// Records of a producer's place. Whoever reads one has as many stores of time, less two.
+pub(crate) const PLACES: usize = 4;
 /// Boundaries remembered per ring, one per eighth.
 pub(crate) const MARKS: usize = 8;
 
@@ -290,15 +292,15 @@ pub(crate) struct RingLines {
     pub marks: [Mark; MARKS],
     pub producer_stats: ProducerStats,
     pub consumer_stats: ConsumerStats,
-    _pad: [u64; 352],
+    _pad: [u64; 336],
 }
 
 /// The producer's truth as of its last reservation. The frames from there on tell the rest.
 #[repr(C, align(128))]
 pub(crate) struct ProducerLine {
-    /// How often the place was stored: that of an even count lies in the first record.
+    /// How often the place was stored, each time into the next record.
     pub stored: AtomicU64,
-    pub places: [PlaceWords; 2],
+    pub places: [PlaceWords; PLACES],
 }
 
 /// A position of the producer with all that belongs to it.
@@ -635,6 +637,7 @@ mod tests {
             ("BUILDER", BUILDER),
             ("READERS", READERS),
             ("MARKS", MARKS as u64),
+            ("PLACES", PLACES as u64),
             ("SEALED", SEALED.into()),
             ("RETIRED", RETIRED),
             ("ROLE_ABSENT", ROLE_ABSENT.into()),

@@ -27,7 +27,7 @@
 //!   that the consumer stored after its last look (RECLAIM), and stays below it plus the capacity.
 //! - **I4** The producer's place is that of its head, or lags behind by one reservation; the frames from
 //!   there on tell the rest, and none of them is written again before the place is stored anew.
-//!   There are two records of it, and a word says which one counts, so position and number of a place
+//!   There are some records of it, and a word says which one counts, so position and number of a place
 //!   belong together whenever its writer was killed.
 //! - **I5** The stored `tail` is the one point of consumption.
 //! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE), and it never
@@ -80,7 +80,7 @@ pub(crate) use tap::{Copied, Cursor};
 
 use crate::config::Geometry;
 use crate::error::{Error, Result};
-use crate::layout::{MARKS, Mark, ProducerLine, RingLines};
+use crate::layout::{MARKS, Mark, PLACES, ProducerLine, RingLines};
 use crate::sync::{Frames, Ordering, fence};
 
 /// In place of a length: the rest of the ring, up to its end, is skipped.
@@ -202,15 +202,15 @@ impl Ring {
         mark.pos.store(place.pos, Ordering::Release);
     }
 
-    /// Stores the producer's place: into the record that does not count, which then counts (I4).
+    /// Stores the producer's place: into the record that counted longest ago, which then counts (I4).
     fn store_place(&self, place: Place) {
         let line = &self.lines().producer;
         // Relaxed: only producers store it, and the lock lies between two of them.
         let stored = line.stored.load(Ordering::Relaxed).wrapping_add(1);
-        // pairs PLACE: whoever reads a word that is written from here on sees that the other record
-        // counts.
+        // pairs PLACE: whoever reads a word that is written from here on sees the records that
+        // counted since.
         fence(Ordering::Release);
-        let words = &line.places[(stored & 1) as usize];
+        let words = &line.places[stored as usize % PLACES];
         // Relaxed, all five: between the fence and the release.
         words.pos.store(place.pos, Ordering::Relaxed);
         words.number.store(place.number, Ordering::Relaxed);
@@ -441,7 +441,7 @@ impl ProducerLine {
         for _ in 0..WALKS {
             // pairs PLACE: acquire, the record is whole, and the commits that it counts are there.
             let stored = self.stored.load(Ordering::Acquire);
-            let words = &self.places[(stored & 1) as usize];
+            let words = &self.places[stored as usize % PLACES];
             // Relaxed: behind the acquire; whether they belong together is asked afterwards.
             let place = Place {
                 pos: words.pos.load(Ordering::Relaxed),
@@ -450,9 +450,10 @@ impl ProducerLine {
                 epoch: words.epoch.load(Ordering::Relaxed),
                 last_epoch: words.last_epoch.load(Ordering::Relaxed),
             };
-            // pairs PLACE: a record is written again only after the other one counted.
+            // pairs PLACE: a record is written again only after all the others counted.
             fence(Ordering::Acquire);
-            if self.stored.load(Ordering::Relaxed) == stored {
+            let since = self.stored.load(Ordering::Relaxed).wrapping_sub(stored);
+            if since < PLACES as u64 - 1 {
                 return Ok(place);
             }
         }

@@ -70,7 +70,7 @@ impl State {
                 self.write(&ring, 8);
                 // In the middle of storing its place: the record that does not count is garbage.
                 let stored = lines.producer.stored.load(Ordering::Relaxed);
-                let record = &lines.producer.places[(stored + 1 & 1) as usize];
+                let record = &lines.producer.places[(stored as usize + 1) % PLACES];
                 record.number.store(u64::MAX, Ordering::Relaxed);
                 record.pos.store(u64::MAX, Ordering::Relaxed);
                 self.producer = Producer::resume(ring, self.epoch).unwrap();

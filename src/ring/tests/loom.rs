@@ -78,7 +78,7 @@ fn lines() -> Box<MaybeUninit<RingLines>> {
     zero!(producer_stats.times_full, producer_stats.parks);
     zero!(producer_stats.wakes, producer_stats.high_water);
     zero!(consumer_stats.parks, consumer_stats.wakes);
-    for index in 0..2 {
+    for index in 0..PLACES {
         // SAFETY: as above.
         unsafe {
             let place = &raw mut (*at).producer.places[index];
@@ -643,7 +643,7 @@ fn loom_a_walk_that_is_overtaken_begins_anew() {
 /// I5: the same for the consumer.
 #[test]
 fn loom_a_tail_found_from_outside_fits_its_number() {
-    explore(None, &["tail 0", "tail 1", "tail 2"], |outcomes| {
+    explore(Some(3), &["tail 0", "tail 1", "tail 2"], |outcomes| {
         let model = Model::new(4, Overflow::Refuse);
         let ring = model.ring();
         let mut producer = Producer::resume(ring, 1).unwrap();

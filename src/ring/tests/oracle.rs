@@ -243,7 +243,7 @@ impl World {
         let line = &line.lines().producer;
         let stored = line.stored.load(Ordering::Relaxed);
         if self.dice.once_in(2) {
-            line.places[(stored + 1 & 1) as usize].number.store(self.next(), Ordering::Relaxed);
+            line.places[(stored as usize + 1) % PLACES].number.store(self.next(), Ordering::Relaxed);
         }
     }
 

@@ -20,10 +20,10 @@ fn marks() -> Vec<usize> {
     (0..MARKS).flat_map(|index| [mark(index) + 1, mark(index) + 2, mark(index)]).collect()
 }
 
-/// The words of a place: both records, of which one changes, and then which of them counts.
+/// The words of a place: all records, of which one changes, and then which of them counts.
 fn place() -> Vec<usize> {
     let first = line("ring.producer.places");
-    (first..first + 10).chain([line("ring.producer.stored")]).collect()
+    (first..first + 5 * PLACES).chain([line("ring.producer.stored")]).collect()
 }
 
 /// The words that a producer stores in `frames` frames at `pos`: payload in this order, the commit

@@ -11,6 +11,7 @@ use crate::config::{Direction, Options, Role};
 use crate::error::{Error, Result};
 use crate::layout::{ROLE_LEFT, RingLines, RoleLines};
 use crate::peer::Watch;
+use crate::ring::Place;
 use crate::segment::{self, BusFile, SlotView, byte_of};
 use crate::session::{self, Member, Removal, Taking, peer_from, sight_of, unread_in};
 use crate::stats::{Entry, EntryKind, Peer, PeerState, RingStats, SegmentState, Snapshot, Stats};
@@ -328,6 +329,7 @@ pub(crate) fn stats_of(member: &Member) -> Stats {
     stats_at(
         [Role::Master, Role::Slave].map(|role| segment.role(role)),
         [rings[0].lines(), rings[1].lines()],
+        rings.map(|ring| ring.find_head(None).unwrap_or_default()),
         Direction::BOTH.map(|direction| segment.geometry(direction).frames),
         states,
     )
@@ -337,6 +339,7 @@ fn stats_from(bus: &BusFile, view: &SlotView, states: [PeerState; 2]) -> Stats {
     stats_at(
         [&view.page.roles[0], &view.page.roles[1]],
         [&*view.rings[0], &*view.rings[1]],
+        view.heads,
         Direction::BOTH.map(|direction| bus.facts().geometry(direction).frames),
         states,
     )
@@ -345,36 +348,36 @@ fn stats_from(bus: &BusFile, view: &SlotView, states: [PeerState; 2]) -> Stats {
 fn stats_at(
     roles: [&RoleLines; 2],
     rings: [&RingLines; 2],
+    heads: [Place; 2],
     frames: [u64; 2],
     states: [PeerState; 2],
 ) -> Stats {
     // Relaxed throughout: figures for people.
-    let written = |ring: &RingLines| ring.producer.number.load(Ordering::Relaxed);
     let read = |ring: &RingLines| ring.consumer.number.load(Ordering::Relaxed);
     let peer = |role: usize| -> Peer {
-        peer_from(roles[role], states[role], written(rings[role]), read(rings[1 - role]))
+        peer_from(roles[role], states[role], heads[role].number, read(rings[1 - role]))
     };
     Stats {
         master: peer(0),
         slave: peer(1),
-        master_to_slave: ring_stats(rings[0], frames[0]),
-        slave_to_master: ring_stats(rings[1], frames[1]),
+        master_to_slave: ring_stats(rings[0], heads[0], frames[0]),
+        slave_to_master: ring_stats(rings[1], heads[1], frames[1]),
     }
 }
 
-fn ring_stats(lines: &RingLines, frames: u64) -> RingStats {
+fn ring_stats(lines: &RingLines, head: Place, frames: u64) -> RingStats {
     // Relaxed throughout: figures for people. The reader's first, so that it is not ahead.
     let load = |word: &crate::sync::AtomicU64| word.load(Ordering::Relaxed);
     let read = load(&lines.consumer.number);
     let tail = load(&lines.consumer.tail);
-    let written = load(&lines.producer.number);
-    let used = load(&lines.producer.head).wrapping_sub(tail);
+    let written = head.number;
+    let used = head.pos.wrapping_sub(tail);
     let backlog_frames = if used > u64::MAX / 2 { 0 } else { used.min(frames) };
     let backlog = written.wrapping_sub(read);
     RingStats {
         written,
         read: read.saturating_sub(load(&lines.consumer.lost)),
-        bytes: load(&lines.producer.bytes),
+        bytes: head.bytes,
         backlog: if backlog > u64::MAX / 2 { 0 } else { backlog },
         backlog_frames,
         frames,

@@ -172,7 +172,7 @@ impl fmt::Display for MessageId {
 /// The shape of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Geometry {
-    /// Bytes per frame: a multiple of 64. A message of up to `frame_size - 16` bytes takes one.
+    /// Bytes per frame: 16, 32 or a multiple of 64. A message of up to `frame_size - 8` bytes takes one.
     pub frame_size: u32,
     /// Frames of the ring: a power of two.
     pub frames: u64,
@@ -293,7 +293,7 @@ impl Options {
         self
     }
 
-    /// Bytes per frame, both directions: a multiple of 64. Default when creating: 64.
+    /// Bytes per frame, both directions: 16, 32 or a multiple of 64. Default when creating: 64.
     pub fn frame_size(&mut self, bytes: u32) -> &mut Self {
         self.asked.iter_mut().for_each(|ring| ring.frame_size = Some(bytes));
         self

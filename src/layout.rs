@@ -34,15 +34,17 @@ use crate::sync::{AtomicU32, AtomicU64, FIRST_LINE, REAL};
 /// the older C++ library puts there.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"eshmbus\n");
 /// Raised with every change of meaning.
-pub(crate) const LAYOUT_VERSION: u32 = 2;
+pub(crate) const LAYOUT_VERSION: u32 = 3;
 /// Written where the older library looks before it deletes a segment that it does not know.
 pub(crate) const GUARD: u32 = 0x6d68_7365;
 /// Everything is laid out in these; independent of the page size of the machine.
 pub(crate) const PAGE: u64 = 4096;
 /// Bytes of a frame before its payload.
-pub(crate) const FRAME_HEADER: usize = 16;
-/// Frame sizes are multiples of this: a cache line.
+pub(crate) const FRAME_HEADER: usize = 8;
+/// Frame sizes are multiples of this, a cache line; or a fraction of it.
 pub(crate) const FRAME_ALIGN: u32 = 64;
+/// The smallest frame: a header and one word.
+pub(crate) const FRAME_SIZE_MIN: u32 = 16;
 const _: () = assert!(FRAME_HEADER + FIRST_LINE == FRAME_ALIGN as usize);
 /// The largest frame.
 pub(crate) const FRAME_SIZE_MAX: u32 = 1 << 20;
@@ -60,6 +62,8 @@ pub(crate) const REGIONS: usize = 8;
 const SLOT_ALIGN: u64 = 64 << 10;
 /// ...and large ones at multiples of a huge page.
 const LARGE_SLOT_ALIGN: u64 = 2 << 20;
+/// Records of a producer's place. Whoever reads one has as many stores of time, less two.
+pub(crate) const PLACES: usize = 4;
 /// Boundaries remembered per ring, one per eighth.
 pub(crate) const MARKS: usize = 8;
 
@@ -279,7 +283,9 @@ pub(crate) struct RingCut {
     pub tail: AtomicU64,
     pub tail_number: AtomicU64,
     pub tail_epoch: AtomicU64,
-    _pad: AtomicU64,
+    /// How many owners ago the last message before each place was written: the head's in the low half,
+    /// the tail's in the high one.
+    pub ages: AtomicU64,
 }
 
 /// What the messages of one direction are. All zero if nobody has said.
@@ -307,17 +313,27 @@ pub(crate) struct RingLines {
     pub marks: [Mark; MARKS],
     pub producer_stats: ProducerStats,
     pub consumer_stats: ConsumerStats,
-    _pad: [u64; 352],
+    _pad: [u64; 336],
 }
 
-/// The producer's truth, stored at every message and polled by nobody.
+/// The producer's truth as of its last reservation. The frames from there on tell the rest.
 #[repr(C, align(128))]
 pub(crate) struct ProducerLine {
-    pub head: AtomicU64,
+    /// How often the place was stored, each time into the next record.
+    pub stored: AtomicU64,
+    pub places: [PlaceWords; PLACES],
+}
+
+/// A position of the producer with all that belongs to it.
+#[repr(C)]
+pub(crate) struct PlaceWords {
+    pub pos: AtomicU64,
     pub number: AtomicU64,
     pub bytes: AtomicU64,
-    /// The epoch of the newest message.
+    /// The epoch that was announced last.
     pub epoch: AtomicU64,
+    /// The epoch of the message before.
+    pub last_epoch: AtomicU64,
 }
 
 /// The consumer's truth, stored at every message and polled by nobody.
@@ -329,6 +345,10 @@ pub(crate) struct ConsumerLine {
     pub epoch: AtomicU64,
     /// Messages that were overwritten before they could be read.
     pub lost: AtomicU64,
+    /// The number from which on messages are of `epoch`.
+    pub epoch_from: AtomicU64,
+    /// The epoch of the message before that.
+    pub epoch_before: AtomicU64,
 }
 
 /// How far the consumer has read, told rarely.
@@ -342,6 +362,8 @@ pub(crate) struct SpaceLine {
 pub(crate) struct BellLine {
     pub word: AtomicU32,
     _pad: AtomicU32,
+    /// Names what a sleeper that polls is woken by; 0 is nothing.
+    pub token: AtomicU64,
 }
 
 /// How far frames may have been overwritten.
@@ -436,19 +458,28 @@ pub(crate) const FIELDS: &[(&str, usize)] = &[
     ("cut.tail", offset_of!(RingCut, tail)),
     ("cut.tail_number", offset_of!(RingCut, tail_number)),
     ("cut.tail_epoch", offset_of!(RingCut, tail_epoch)),
+    ("cut.ages", offset_of!(RingCut, ages)),
     ("cut of one ring (size)", size_of::<RingCut>()),
     ("cut (size)", size_of::<Cut>()),
-    ("ring.producer.head", offset_of!(RingLines, producer.head)),
-    ("ring.producer.number", offset_of!(RingLines, producer.number)),
-    ("ring.producer.bytes", offset_of!(RingLines, producer.bytes)),
-    ("ring.producer.epoch", offset_of!(RingLines, producer.epoch)),
+    ("ring.producer.stored", offset_of!(RingLines, producer.stored)),
+    ("ring.producer.places", offset_of!(RingLines, producer.places)),
+    ("place.pos", offset_of!(PlaceWords, pos)),
+    ("place.number", offset_of!(PlaceWords, number)),
+    ("place.bytes", offset_of!(PlaceWords, bytes)),
+    ("place.epoch", offset_of!(PlaceWords, epoch)),
+    ("place.last_epoch", offset_of!(PlaceWords, last_epoch)),
+    ("place (size)", size_of::<PlaceWords>()),
     ("ring.consumer.tail", offset_of!(RingLines, consumer.tail)),
     ("ring.consumer.number", offset_of!(RingLines, consumer.number)),
     ("ring.consumer.epoch", offset_of!(RingLines, consumer.epoch)),
     ("ring.consumer.lost", offset_of!(RingLines, consumer.lost)),
+    ("ring.consumer.epoch_from", offset_of!(RingLines, consumer.epoch_from)),
+    ("ring.consumer.epoch_before", offset_of!(RingLines, consumer.epoch_before)),
     ("ring.space", offset_of!(RingLines, space.space)),
     ("ring.data_bell", offset_of!(RingLines, data_bell.word)),
+    ("ring.data_token", offset_of!(RingLines, data_bell.token)),
     ("ring.room_bell", offset_of!(RingLines, room_bell.word)),
+    ("ring.room_token", offset_of!(RingLines, room_bell.token)),
     ("ring.reserve", offset_of!(RingLines, reserve.reserve)),
     ("ring.marks", offset_of!(RingLines, marks)),
     ("mark.pos", offset_of!(Mark, pos)),
@@ -463,8 +494,6 @@ pub(crate) const FIELDS: &[(&str, usize)] = &[
     ("ring.consumer_stats.wakes", offset_of!(RingLines, consumer_stats.wakes)),
     ("ring cursors (size)", size_of::<RingLines>()),
     ("frame.commit", 0),
-    ("frame.len", 8),
-    ("frame.number", 12),
     ("frame.payload", FRAME_HEADER),
 ];
 
@@ -580,8 +609,9 @@ impl Geometry {
     fn check(&self) -> Result<()> {
         let bad = |what, value, why| Err(Error::Config { what, value, why });
         let size = u64::from(self.frame_size);
-        if self.frame_size == 0 || !self.frame_size.is_multiple_of(FRAME_ALIGN) {
-            return bad("frame_size", size, "must be a multiple of 64, at least 64");
+        let is_small = matches!(self.frame_size, FRAME_SIZE_MIN | 32);
+        if self.frame_size == 0 || !is_small && !self.frame_size.is_multiple_of(FRAME_ALIGN) {
+            return bad("frame_size", size, "must be 16, 32 or a multiple of 64");
         }
         if self.frame_size > FRAME_SIZE_MAX {
             return bad("frame_size", size, "must be at most 1048576");
@@ -630,6 +660,7 @@ mod tests {
             ("GUARD", GUARD.into()),
             ("PAGE", PAGE),
             ("FRAME_ALIGN", FRAME_ALIGN.into()),
+            ("FRAME_SIZE_MIN", FRAME_SIZE_MIN.into()),
             ("FRAME_SIZE_MAX", FRAME_SIZE_MAX.into()),
             ("SEGMENT_MAX", SEGMENT_MAX),
             ("NAME_MAX", NAME_MAX as u64),
@@ -643,6 +674,7 @@ mod tests {
             ("BUILDER", BUILDER),
             ("READERS", READERS),
             ("MARKS", MARKS as u64),
+            ("PLACES", PLACES as u64),
             ("SEALED", SEALED.into()),
             ("RETIRED", RETIRED),
             ("ROLE_ABSENT", ROLE_ABSENT.into()),
@@ -681,7 +713,7 @@ mod tests {
             large.slot_off(3).is_multiple_of(2 << 20) && large.slot_end(2) <= large.slot_off(3)
         );
         for (frame_size, frames) in
-            [(0, 8), (32, 8), (65, 8), (2 << 20, 8), (64, 0), (64, 1), (64, 3), (64, 1 << 63)]
+            [(0, 8), (8, 8), (48, 8), (65, 8), (2 << 20, 8), (64, 0), (64, 1), (64, 3), (64, 1 << 63)]
         {
             let error = plan(frame_size, frames).unwrap_err();
             assert!(matches!(error, Error::Config { .. }), "{frame_size} {frames}: {error}");

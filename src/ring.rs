@@ -7,27 +7,28 @@
 //!   +----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+
 //!   |    |    |    | 3  | 4  | 5 (three frames) | 8 |    |    |    |    |    |    |    |
 //!   +----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+----+
-//!                    the commit word of frame 4 holds 5 once it is whole
+//!              the commit word of frame 4 holds lap and length once the message is whole
 //! ```
 //!
 //! Positions count frames from the birth of the bus and never come back; a frame lies at its
-//! position modulo the capacity. The frame itself is the signal: its commit word holds its position
-//! plus one as soon as the message is whole, so a small message crosses between two cores in one
-//! cache line and nobody polls an index.
+//! position modulo the capacity. The frame itself is the signal: its commit word holds the lap and the
+//! length of the message as soon as that is whole, so a small message crosses between two cores in
+//! one cache line and nobody polls an index. Nothing else is stored per message: numbers are counted.
 //!
 //! # Invariants
 //!
-//! - **I1** The commit word of the frame at `head` is never `head + 1`: whatever lies there, payload
-//!   of an earlier lap included, cannot be taken for a message ("ghost"). The word of the frame
-//!   after a message is cleared before that message is committed, for one lap after any payload
-//!   that could imitate one was written; and one frame stays free, so that there is one to clear.
+//! - **I1** The commit word of the frame at `head` is never of the lap of `head`: whatever lies there,
+//!   payload of an earlier lap included, cannot be taken for a message ("ghost"). The word of the
+//!   frame after a message is cleared before that message is committed, for one lap after any payload
+//!   that could imitate one was written; and one frame stays free, so that there is one to clear. So
+//!   a word that nobody looked at is a lap old, no more.
 //! - **I2** A message is whole before its commit word says so (PUBLISH).
 //! - **I3** The frames in `[tail, head)` belong to the consumer: the producer has read a position
 //!   that the consumer stored after its last look (RECLAIM), and stays below it plus the capacity.
-//! - **I4** The stored `head` and `number` are those of the last message or lag behind; the frames
-//!   from the stored head on tell the rest, and none of them is written again before the head is
-//!   stored anew. `number` is stored first, so it leads by at most the messages whose commit words
-//!   can be read.
+//! - **I4** The producer's place is that of its head, or lags behind by one reservation; the frames from
+//!   there on tell the rest, and none of them is written again before the place is stored anew.
+//!   There are some records of it, and a word says which one counts, so position and number of a place
+//!   belong together whenever its writer was killed.
 //! - **I5** The stored `tail` is the one point of consumption.
 //! - **I6** Before a frame at position `p` is written, `reserve` is above `p` (RESERVE), and it never
 //!   goes back, not from one producer to the next either; a copy of
@@ -48,7 +49,7 @@
 //! | RECLAIM | consumer: `tail`, `space` | producer: `space`, `tail` | the consumer's reads, before the frames are written again |
 //! | RESERVE | producer: `reserve`, then a release fence | racing reader: an acquire fence, then `reserve` | that its copy may be torn |
 //! | MARK | producer: a mark's position | tap, lapped reader: the same | the number and epoch there |
-//! | PLACE | either side: its `number` | whoever finds its place: the same | the commit words of the messages counted |
+//! | PLACE | producer: `stored`; consumer: `tail` | whoever finds its place: the same | the place, and the commit words of the messages before it |
 //! | DOORBELL | sleeper: bell, heavy barrier, look again | other side: position, light barrier, bell | that somebody sleeps |
 //! | SEAL | sealer: bells, heavy barrier, scan | either side: position, light barrier, bell | that the segment is being replaced |
 //!
@@ -61,32 +62,40 @@ mod consumer;
 mod doorbell;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) mod fuzzing;
+mod grid;
 mod producer;
 mod tap;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::ptr::NonNull;
 
 pub(crate) use consumer::{Consumer, Found};
 pub(crate) use doorbell::{Bell, FENCE, LOOK, SEALED, SLEEP};
+use grid::Kind;
+pub(crate) use grid::Grid;
 pub(crate) use producer::Producer;
 pub(crate) use tap::{Copied, Cursor};
 
-use crate::config::{Geometry, Overflow};
+use crate::config::Geometry;
 use crate::error::{Error, Result};
-use crate::layout::{FRAME_HEADER, MARKS, Mark, RingLines};
+use crate::layout::{MARKS, Mark, PLACES, ProducerLine, RingLines};
 use crate::sync::{Frames, Ordering, fence};
 
-/// In the length field: the rest of the ring, up to its end, is skipped.
+/// In place of a length: the rest of the ring, up to its end, is skipped.
 pub(crate) const SKIP: u32 = u32::MAX;
-/// In the length field: the messages from here on are of the epoch in the payload.
+/// In place of a length: the messages from here on are of the epoch in the payload.
 pub(crate) const EPOCH: u32 = u32::MAX - 1;
+
+/// A commit word that no message has.
+const NEVER: u64 = 0;
 
 /// Walks before a head that runs away is given up; each needs a lap of writing during the walk. (A
 /// model checker needs only to look at old values again, and would try all of them.)
 const WALKS: usize = if crate::sync::REAL { 8 } else { 3 };
 
+const RUNS_AWAY: Error = Error::Corrupt { what: "a head that is a lap behind what is reserved" };
 const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the ring is long" };
 
 /// One ring as a view over memory that somebody else keeps alive.
@@ -94,25 +103,21 @@ const TOO_FAR: Error = Error::Corrupt { what: "positions further apart than the 
 pub(crate) struct Ring {
     lines: NonNull<RingLines>,
     frames: Frames,
-    /// Frames in the ring.
-    capacity: u64,
-    frame_size: u32,
-    overwrite: bool,
-    /// The longest message in bytes.
-    max_len: usize,
+    grid: Grid,
+}
+
+impl Deref for Ring {
+    type Target = Grid;
+
+    #[inline(always)]
+    fn deref(&self) -> &Grid {
+        &self.grid
+    }
 }
 
 // SAFETY: the view is two addresses; the memory behind them holds atomics, and payload that the
 // protocol gives to one side at a time.
 unsafe impl Send for Ring {}
-
-/// What the frame at a position turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Message { len: usize },
-    Skip,
-    Epoch,
-}
 
 /// A position with all that belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,6 +127,8 @@ pub(crate) struct Place {
     pub number: u64,
     /// The epoch of that message, as far as the frames before it tell.
     pub epoch: u64,
+    /// The epoch of the message before.
+    pub last_epoch: u64,
     /// Payload bytes of all messages before; kept for producers only.
     pub bytes: u64,
 }
@@ -136,14 +143,7 @@ impl Ring {
         frames: Frames,
         geometry: Geometry,
     ) -> Self {
-        Ring {
-            lines,
-            frames,
-            capacity: geometry.frames,
-            frame_size: geometry.frame_size,
-            overwrite: geometry.overflow == Overflow::Overwrite,
-            max_len: geometry.max_message(),
-        }
+        Ring { lines, frames, grid: Grid::new(geometry) }
     }
 
     /// The cursor page.
@@ -153,59 +153,9 @@ impl Ring {
         unsafe { self.lines.as_ref() }
     }
 
-    /// The payload bytes that a message of one frame can have.
-    fn inline_len(&self) -> usize {
-        self.frame_size as usize - FRAME_HEADER
-    }
-
-    /// Frames that a message of `len` bytes takes.
-    #[inline(always)]
-    fn frames_for(&self, len: usize) -> u64 {
-        let (bytes, size) = (len + FRAME_HEADER, self.frame_size as usize);
-        // A division takes longer than all else in a short call, and is seldom needed.
-        if size.is_power_of_two() {
-            return ((bytes + size - 1) >> size.trailing_zeros()) as u64;
-        }
-        bytes.div_ceil(size) as u64
-    }
-
-    /// An eighth of the ring: how often space is published, reserved and marked.
-    fn eighth(&self) -> u64 {
-        (self.capacity / MARKS as u64).max(1)
-    }
-
-    /// Frames from `pos` to the end of the ring.
-    #[inline(always)]
-    fn until_end(&self, pos: u64) -> u64 {
-        self.capacity - (pos & (self.capacity - 1))
-    }
-
     /// The mark of the eighth that holds `pos`.
     fn mark(&self, pos: u64) -> &Mark {
         &self.lines().marks[(pos / self.eighth()) as usize % MARKS]
-    }
-
-    /// Checks length and kind of the frame at `pos`, and says how many frames it spans.
-    fn examine(&self, pos: u64, meta: u64) -> Result<(Kind, u64)> {
-        let until_end = self.until_end(pos);
-        match meta as u32 {
-            // A skip at the start would span the whole ring, and could follow itself for ever.
-            SKIP if until_end == self.capacity => {
-                Err(Error::Corrupt { what: "a skip at the start of the ring" })
-            }
-            SKIP => Ok((Kind::Skip, until_end)),
-            EPOCH => Ok((Kind::Epoch, 1)),
-            len if len as usize > self.max_len => {
-                Err(Error::Corrupt { what: "a length beyond the longest message" })
-            }
-            len => {
-                let frames = self.frames_for(len as usize);
-                if frames > until_end {
-                    return Err(Error::Corrupt { what: "a message beyond the end of the ring" });
-                }
-                Ok((Kind::Message { len: len as usize }, frames))
-            }
-        }
     }
 
     /// The epoch that the control frame at `pos` announces.
@@ -217,14 +167,12 @@ impl Ring {
         u64::from_le_bytes(bytes)
     }
 
-    /// Where a new ring begins. Only while nobody else can see it.
+    /// Where a new ring begins. Only while nobody else can see it, and all its frames are zero.
     pub(crate) fn format(&self, start: Place) {
         // Relaxed throughout: the segment is published with a name, which carries the order.
         let lines = self.lines();
-        self.store_head(start);
-        lines.consumer.tail.store(start.pos, Ordering::Relaxed);
-        lines.consumer.number.store(start.number, Ordering::Relaxed);
-        lines.consumer.epoch.store(start.epoch, Ordering::Relaxed);
+        self.store_place(start);
+        self.format_consumer(start);
         lines.space.space.store(start.pos, Ordering::Relaxed);
         lines.reserve.reserve.store(start.pos, Ordering::Relaxed);
         for mark in &lines.marks {
@@ -232,13 +180,16 @@ impl Ring {
             mark.pos.store(start.pos, Ordering::Relaxed);
         }
         self.store_mark(start);
-        // Zero is no commit word until positions come near to 2^64; then every frame is cleared.
-        if start.pos > u64::MAX - self.capacity.saturating_mul(4) {
-            for pos in 0..self.capacity {
-                let pos = start.pos.wrapping_add(pos);
-                self.frames.at(pos).commit().store(never(pos), Ordering::Relaxed);
-            }
-        }
+    }
+
+    fn format_consumer(&self, tail: Place) {
+        let line = &self.lines().consumer;
+        // Relaxed: as in `format`.
+        line.tail.store(tail.pos, Ordering::Relaxed);
+        line.number.store(tail.number, Ordering::Relaxed);
+        line.epoch.store(tail.epoch, Ordering::Relaxed);
+        line.epoch_from.store(tail.number, Ordering::Relaxed);
+        line.epoch_before.store(tail.last_epoch, Ordering::Relaxed);
     }
 
     fn store_mark(&self, place: Place) {
@@ -251,38 +202,43 @@ impl Ring {
         mark.pos.store(place.pos, Ordering::Release);
     }
 
-    fn store_head(&self, place: Place) {
+    /// Stores the producer's place: into the record that counted longest ago, which then counts (I4).
+    fn store_place(&self, place: Place) {
         let line = &self.lines().producer;
-        // Relaxed: for people, and for a successor after the lock was freed.
-        line.bytes.store(place.bytes, Ordering::Relaxed);
-        line.epoch.store(place.epoch, Ordering::Relaxed);
-        // pairs PLACE: the number comes first (I4), and behind the commits that it counts.
-        line.number.store(place.number, Ordering::Release);
-        line.head.store(place.pos, Ordering::Release);
+        // Relaxed: only producers store it, and the lock lies between two of them.
+        let stored = line.stored.load(Ordering::Relaxed).wrapping_add(1);
+        // pairs PLACE: whoever reads a word that is written from here on sees the records that
+        // counted since.
+        fence(Ordering::Release);
+        let words = &line.places[stored as usize % PLACES];
+        // Relaxed, all five: between the fence and the release.
+        words.pos.store(place.pos, Ordering::Relaxed);
+        words.number.store(place.number, Ordering::Relaxed);
+        words.bytes.store(place.bytes, Ordering::Relaxed);
+        words.epoch.store(place.epoch, Ordering::Relaxed);
+        words.last_epoch.store(place.last_epoch, Ordering::Relaxed);
+        // pairs PLACE: the record is whole, and behind the commits that it counts.
+        line.stored.store(stored, Ordering::Release);
     }
 
-    /// Where the producer stands: its stored position, and on over every commit that beat the store
-    /// (I4). `end` bounds the walk when the head is already known.
+    /// The producer's place as it was stored last.
+    pub(crate) fn stored_place(&self) -> Result<Place> {
+        self.lines().producer.place()
+    }
+
+    /// Where the producer stands: its stored place, and on over every commit since (I4). `end` bounds
+    /// the walk when the head is already known.
     pub(crate) fn find_head(&self, end: Option<u64>) -> Result<Place> {
-        let line = &self.lines().producer;
         for _ in 0..WALKS {
-            // pairs PLACE: acquire, the number does not lag behind the head; and acquire again, the
-            // walk sees the commits of all that the number counts. Epoch, bytes: relaxed, behind it.
-            let pos = line.head.load(Ordering::Acquire);
-            let place = Place {
-                pos,
-                number: line.number.load(Ordering::Acquire),
-                epoch: line.epoch.load(Ordering::Relaxed),
-                bytes: line.bytes.load(Ordering::Relaxed),
-            };
+            let place = self.stored_place()?;
             let found = self.walk(place, end);
             // A producer that goes on meanwhile may come round to where the walk began. It has
-            // stored its head anew before that.
-            if self.is_whole(pos) {
+            // stored its place anew before that.
+            if self.is_whole(place.pos) {
                 return found;
             }
         }
-        Err(Error::Corrupt { what: "a head that is a lap behind what is reserved" })
+        Err(RUNS_AWAY)
     }
 
     /// Follows the committed frames from `place` on, at most one lap.
@@ -300,58 +256,57 @@ impl Ring {
     fn step(&self, place: &mut Place) -> Result<bool> {
         // pairs PUBLISH: what is before the commit is there.
         let word = self.frames.at(place.pos).commit().load(Ordering::Acquire);
-        if word != committed(place.pos) {
-            return Ok(false);
-        }
-        // Relaxed: behind the acquire above.
-        let meta = self.frames.at(place.pos).meta().load(Ordering::Relaxed);
-        let (kind, frames) = self.examine(place.pos, meta)?;
-        place.number = nearest(place.number, (meta >> 32) as u32);
-        match kind {
-            Kind::Message { len } => {
-                place.number = place.number.wrapping_add(1);
-                place.bytes = place.bytes.wrapping_add(len as u64);
-            }
-            Kind::Epoch => place.epoch = self.announced(place.pos),
-            Kind::Skip => {}
-        }
-        place.pos = place.pos.wrapping_add(frames);
-        Ok(true)
+        self.grid.step(place, word, |pos| self.announced(pos))
     }
 
     /// Where the consumer stands.
     pub(crate) fn find_tail(&self) -> Place {
         let line = &self.lines().consumer;
-        // pairs PLACE: acquire, the number does not lag behind the tail; and acquire again, the
-        // commit words of the messages that it counts are there.
+        // pairs PLACE: acquire, the commit words of the messages before the tail are there. The rest:
+        // relaxed, behind it.
         let pos = line.tail.load(Ordering::Acquire);
-        let mut number = line.number.load(Ordering::Acquire);
-        // pairs PUBLISH: the meta word is that of the commit. The number was stored before the
-        // tail, so it may be too high; if the message is still there, it says so itself.
-        if self.frames.at(pos).commit().load(Ordering::Acquire) == committed(pos) {
-            // Relaxed: behind the acquire above.
-            let meta = self.frames.at(pos).meta().load(Ordering::Relaxed);
-            if self.is_whole(pos) {
-                number = nearest(number, (meta >> 32) as u32);
-            }
-        }
-        Place { pos, number, epoch: line.epoch.load(Ordering::Relaxed), bytes: 0 }
+        let epoch = line.epoch.load(Ordering::Relaxed);
+        // The number is stored before the tail, so that of a reader that was killed in between is too
+        // high. Where the messages from here on can be counted, they tell.
+        let number = self.number_at(pos).unwrap_or_else(|| line.number.load(Ordering::Relaxed));
+        let is_of_epoch = number.wrapping_sub(line.epoch_from.load(Ordering::Relaxed)) as i64 > 0;
+        let last_epoch =
+            if is_of_epoch { epoch } else { line.epoch_before.load(Ordering::Relaxed) };
+        Place { pos, number, epoch, last_epoch, bytes: 0 }
     }
 
-    /// Messages that wait.
+    /// The number of the message at a boundary, by counting those between it and the producer's place.
+    fn number_at(&self, pos: u64) -> Option<u64> {
+        let place = self.stored_place().ok()?;
+        let (from, end) = if producer::is_before(pos, place.pos) {
+            (pos, place.pos)
+        } else {
+            (place.pos, pos)
+        };
+        let start = Place { pos: from, ..Place::default() };
+        let walked = self.walk(start, Some(end)).ok()?;
+        if walked.pos != end || !self.is_whole(from) {
+            return None;
+        }
+        Some(match from == pos {
+            true => place.number.wrapping_sub(walked.number),
+            false => place.number.wrapping_add(walked.number),
+        })
+    }
+
+    /// Messages that wait. Walks over what was written since the last reservation.
     pub(crate) fn backlog(&self) -> u64 {
-        let lines = self.lines();
         // Relaxed: a figure. The reader's first, so that it is not ahead of the writer's.
-        let read = lines.consumer.number.load(Ordering::Relaxed);
-        let waiting = lines.producer.number.load(Ordering::Relaxed).wrapping_sub(read);
+        let read = self.lines().consumer.number.load(Ordering::Relaxed);
+        let Ok(head) = self.find_head(None) else { return 0 };
+        let waiting = head.number.wrapping_sub(read);
         if waiting > u64::MAX / 2 { 0 } else { waiting }
     }
 
     /// Notes how many frames are in use, if that is more than ever. For the writing side.
-    pub(crate) fn note_high_water(&self) {
+    pub(crate) fn note_high_water(&self, head: u64) {
         let lines = self.lines();
         // Relaxed: a figure, put together from two moments.
-        let head = lines.producer.head.load(Ordering::Relaxed);
         let used = head.wrapping_sub(lines.consumer.tail.load(Ordering::Relaxed));
         let used = if used > u64::MAX / 2 { 0 } else { used.min(self.capacity) };
         if used > lines.producer_stats.high_water.load(Ordering::Relaxed) {
@@ -373,16 +328,13 @@ impl Ring {
     pub(crate) fn rebuild(&self, old: &Ring, tail: Place, head: Place) -> Result<()> {
         let start = old.oldest_whole(tail, head)?;
         self.format(start);
-        self.store_head(head);
-        let lines = self.lines();
-        // Relaxed: still private, as in `format`. An overwriting reader that was behind stays
-        // behind, so that it counts what it lost itself.
-        lines.consumer.tail.store(tail.pos, Ordering::Relaxed);
-        lines.consumer.number.store(tail.number, Ordering::Relaxed);
-        lines.consumer.epoch.store(tail.epoch, Ordering::Relaxed);
+        self.store_place(head);
+        // An overwriting reader that was behind stays behind, so that it counts what it lost itself.
+        self.format_consumer(tail);
         // Whoever stands before the start finds itself lapped, and goes there.
         let reserve = start.pos.wrapping_add(self.capacity);
-        lines.reserve.reserve.store(reserve, Ordering::Relaxed);
+        // Relaxed: still private, as in `format`.
+        self.lines().reserve.reserve.store(reserve, Ordering::Relaxed);
         let mut pos = start.pos;
         while pos != head.pos {
             self.frames.adopt_frame(&old.frames, pos);
@@ -473,32 +425,38 @@ impl Ring {
         let mark = self.mark(around);
         // pairs MARK: acquire, number and epoch are those of this position or newer; newer ones are
         // of an eighth that was reserved again, and then it is not whole. Hence relaxed.
-        let place = Place {
-            pos: mark.pos.load(Ordering::Acquire),
-            number: mark.number.load(Ordering::Relaxed),
-            epoch: mark.epoch.load(Ordering::Relaxed),
-            bytes: 0,
-        };
+        let pos = mark.pos.load(Ordering::Acquire);
+        let number = mark.number.load(Ordering::Relaxed);
+        let epoch = mark.epoch.load(Ordering::Relaxed);
+        // The epoch of the message before is not remembered; the same, in all but rare cases.
+        let place = Place { pos, number, epoch, last_epoch: epoch, bytes: 0 };
         let is_of_eighth = place.pos / self.eighth() == around / self.eighth();
         (self.is_whole(place.pos) && is_of_eighth).then_some(place)
     }
 }
 
-/// The commit word of a whole message at `pos`.
-#[inline(always)]
-fn committed(pos: u64) -> u64 {
-    pos.wrapping_add(1)
-}
-
-/// A commit word that no frame at this place of the ring can ever have: every position there
-/// differs from `pos` by a multiple of the capacity, which is even, and this one by an odd number.
-#[inline(always)]
-fn never(pos: u64) -> u64 {
-    !committed(pos)
-}
-
-/// The number with these low 32 bits that is nearest to `near`.
-fn nearest(near: u64, low: u32) -> u64 {
-    let ahead = low.wrapping_sub(near as u32) as i32;
-    near.wrapping_add(i64::from(ahead) as u64)
+impl ProducerLine {
+    /// The place that was stored last. A writer that goes on may store others meanwhile.
+    pub(crate) fn place(&self) -> Result<Place> {
+        for _ in 0..WALKS {
+            // pairs PLACE: acquire, the record is whole, and the commits that it counts are there.
+            let stored = self.stored.load(Ordering::Acquire);
+            let words = &self.places[stored as usize % PLACES];
+            // Relaxed: behind the acquire; whether they belong together is asked afterwards.
+            let place = Place {
+                pos: words.pos.load(Ordering::Relaxed),
+                number: words.number.load(Ordering::Relaxed),
+                bytes: words.bytes.load(Ordering::Relaxed),
+                epoch: words.epoch.load(Ordering::Relaxed),
+                last_epoch: words.last_epoch.load(Ordering::Relaxed),
+            };
+            // pairs PLACE: a record is written again only after all the others counted.
+            fence(Ordering::Acquire);
+            let since = self.stored.load(Ordering::Relaxed).wrapping_sub(stored);
+            if since < PLACES as u64 - 1 {
+                return Ok(place);
+            }
+        }
+        Err(RUNS_AWAY)
+    }
 }

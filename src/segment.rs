@@ -9,10 +9,12 @@
 
 mod file;
 mod schemas;
+mod view;
 
 use std::ptr::NonNull;
 
-pub(crate) use file::{BusFile, Facts, SlotView, byte_of, bytes_of, check_name};
+pub(crate) use file::{BusFile, Facts, byte_of, bytes_of, check_name};
+pub(crate) use view::SlotView;
 
 use crate::config::{Direction, Geometry, Options, Role};
 use crate::error::{Error, Result};
@@ -52,7 +54,7 @@ impl Segment {
         // Relaxed: the slot does not count yet.
         self.page().lineage.store(lineage, Ordering::Relaxed);
         for direction in Direction::BOTH {
-            self.ring(direction).format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
+            self.ring(direction).format(Place { epoch: 1, last_epoch: 1, ..Place::default() });
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) const REAL: bool = cfg!(not(loom));
 
 /// Payload bytes in the cache line of a frame's header. A reader that waits for the commit word holds
 /// that line, so it is taken from it once, for all that lies in it, when the rest is written.
-pub(crate) const FIRST_LINE: usize = 48;
+pub(crate) const FIRST_LINE: usize = 56;
 
 /// The cheap half of the asymmetric barrier: holds back the compiler, not the processor. Whoever
 /// runs the other half ([`crate::sys::barrier::heavy`]) makes every running processor of the

@@ -53,7 +53,7 @@ pub struct PeekMany<'a> {
     pub(super) reader: &'a mut Reader,
     pub(super) batch: &'a mut Batch,
     /// Where they begin; `None` if they are consumed already, or released.
-    pub(super) start: Option<(Place, u64)>,
+    pub(super) start: Option<Place>,
 }
 
 impl PeekMany<'_> {

@@ -1,5 +1,6 @@
 //! The reading half.
 
+mod distance;
 mod many;
 mod shown;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use bytemuck::AnyBitPattern;
 
+use self::distance::Distance;
 use super::waiter::{Bed, Waiter};
 use super::{Batch, Lease, Messages, Now, Peek};
 use crate::config::{Direction, Geometry, MessageId, Wait};
@@ -41,6 +43,7 @@ pub struct Reader {
     empties: u32,
     /// Spins that ended in sleep, one after the other.
     fruitless: Cell<u32>,
+    distance: Distance,
 }
 
 /// Segments that one call follows, one after the other; only somebody hostile replaces more.
@@ -65,6 +68,7 @@ impl Reader {
             has_moved: false,
             empties: 0,
             fruitless: Cell::new(0),
+            distance: Distance::default(),
         })
     }
 
@@ -85,7 +89,8 @@ impl Reader {
         self.ring.lost()
     }
 
-    /// Messages that wait to be read. A look at the writer's line: not for every message.
+    /// Messages that wait to be read. A walk over what was written since the writer's last reservation,
+    /// an eighth of the ring at most: not for every message.
     #[must_use]
     pub fn backlog(&self) -> u64 {
         if self.birth.is_here() { self.ring.ring().backlog() } else { 0 }
@@ -116,9 +121,29 @@ impl Reader {
         match self.read_now(buffer) {
             Some(len) if self.is_left_alone() => Ok(len),
             Some(len) => self.read_rung(len, buffer, Duration::ZERO),
-            None if self.is_idle() => Err(Error::Empty),
+            None if self.is_idle() => self.try_read_later(buffer),
             None => self.try_read_any(buffer),
         }
+    }
+
+    /// Waits for a moment if that pays. True if it is worth looking again then.
+    #[inline(always)]
+    pub(super) fn keep_distance(&mut self) -> bool {
+        self.distance.keep(self.ring.position())
+    }
+
+    /// Nothing was there. A moment later, if it pays to keep a distance, there may be.
+    #[inline(always)]
+    fn try_read_later(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.keep_distance()
+            && let Some(len) = self.read_now(buffer)
+        {
+            return match self.is_left_alone() {
+                true => Ok(len),
+                false => self.read_rung(len, buffer, Duration::ZERO),
+            };
+        }
+        Err(Error::Empty)
     }
 
     /// Reads a message; waits for it for at most `timeout`.
@@ -291,7 +316,9 @@ impl Reader {
             if !self.is_idle() {
                 break;
             }
-            std::hint::spin_loop();
+            if !self.keep_distance() {
+                std::hint::spin_loop();
+            }
             let taken = take(self);
             if taken.is_some() {
                 return taken;

@@ -60,8 +60,7 @@ impl Writer {
     }
 
     /// The last message committed in this direction, by this endpoint or an earlier owner of its
-    /// role. After a restart it tells what need not be sent again. The number is exact; the epoch is a
-    /// later one if an owner announced itself and was killed before its first message.
+    /// role. After a restart it tells what need not be sent again.
     #[must_use]
     pub fn last_committed(&self) -> Option<MessageId> {
         self.ring.last_committed()
@@ -70,7 +69,7 @@ impl Writer {
     /// Messages that the reader has not read yet. A look at its line: not for every message.
     #[must_use]
     pub fn backlog(&self) -> u64 {
-        if self.birth.is_here() { self.ring.ring().backlog() } else { 0 }
+        if self.birth.is_here() { self.ring.backlog() } else { 0 }
     }
 
     // --- one message --------------------------------------------------------------------------
@@ -482,7 +481,7 @@ impl Writer {
         stats
             .times_full
             .store(stats.times_full.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        self.ring.ring().note_high_water();
+        self.ring.note_full();
     }
 
     /// Somebody rang while a message was written.

@@ -1,8 +1,8 @@
 //! The reading end: `find`, then copy or look at the message in place, then `consume`.
 //!
 //! ```text
-//! find:      acquire-load the commit word of the frame at tail; is it tail + 1?
-//!            load length and number once, check them            -- control frames are digested here
+//! find:      acquire-load the commit word of the frame at tail; is it of this lap?
+//!            check the length in it                             -- control frames are digested here
 //! consume:   store number, release-store tail                  -- the one point of consumption
 //! settle:    after a look at the bell, publish the space every eighth of the ring
 //! ```
@@ -11,7 +11,9 @@
 //! In a direction that is overwritten the reader races the writer by design, and reads as a tap
 //! does ([`Cursor`]): copy first, then ask whether the copy is whole.
 
-use super::{Cursor, Kind, Place, Ring, committed};
+use std::cell::Cell;
+
+use super::{Cursor, Kind, Place, Ring};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
 use crate::sync::{FIRST_LINE, Frame, Ordering};
@@ -35,6 +37,8 @@ pub(crate) struct Consumer {
     lost: u64,
     /// The epoch of the message before the tail.
     last_epoch: u64,
+    /// Length and frames of the last message of more than one frame.
+    guess: Cell<(u64, u64)>,
 }
 
 /// A message that lies at the tail.
@@ -73,7 +77,8 @@ impl Consumer {
             eighth: ring.eighth(),
             inline_len: ring.inline_len(),
             lost: 0,
-            last_epoch: tail.epoch,
+            last_epoch: tail.last_epoch,
+            guess: Cell::new((u64::MAX, 0)),
         })
     }
 
@@ -90,7 +95,13 @@ impl Consumer {
 
     /// Where this reader stands.
     pub(crate) fn place(&self) -> Place {
-        Place { pos: self.tail, number: self.number, epoch: self.epoch, bytes: 0 }
+        Place {
+            pos: self.tail,
+            number: self.number,
+            epoch: self.epoch,
+            last_epoch: self.last_epoch,
+            bytes: 0,
+        }
     }
 
     /// The message before the tail: the one read last, by this reader or an earlier one.
@@ -101,6 +112,12 @@ impl Consumer {
     /// The message before the tail, when there was one.
     pub(crate) fn before_tail(&self) -> MessageId {
         MessageId { epoch: self.last_epoch, number: self.number.wrapping_sub(1) }
+    }
+
+    /// The position of the message that is next.
+    #[inline(always)]
+    pub(crate) fn position(&self) -> u64 {
+        self.tail
     }
 
     /// The message that is next.
@@ -118,7 +135,8 @@ impl Consumer {
     pub(crate) fn is_committed(&self) -> bool {
         // Relaxed: only a reason to look, `find` acquires.
         let word = self.ring.frames.at(self.tail).commit().load(Ordering::Relaxed);
-        word == committed(self.tail) || (self.ring.overwrite && self.is_lapped())
+        self.ring.committed(self.tail, word).is_some()
+            || (self.ring.overwrite && self.is_lapped())
     }
 
     /// Whether the writer of an overwritten direction went past the tail.
@@ -142,26 +160,34 @@ impl Consumer {
         (frames > 0).then_some(Found { len: len as usize, frames })
     }
 
-    /// The length of the message at the tail, if it is there; more than any if it is not the next one.
+    /// The length of the message at the tail, if it is there; more than any if something else is.
     #[inline(always)]
     fn look_in(&self, frame: Frame<'_>) -> Option<u64> {
-        // Before the load: else the compiler takes the loaded word for the sum, which it is equal to,
-        // and every message waits for the cache line of the one before it.
-        let expected = committed(self.tail);
-        // pairs PUBLISH: the message is whole if its commit word says so (I2).
-        if frame.commit().load(Ordering::Acquire) != expected {
-            return None;
-        }
-        // Relaxed: behind the acquire; loaded once (I8).
-        let meta = frame.meta().load(Ordering::Relaxed);
-        Some(meta ^ self.number << 32)
+        let stamp = self.ring.stamp(self.tail);
+        // pairs PUBLISH: the message is whole if its commit word says so (I2). Loaded once (I8).
+        let len = frame.commit().load(Ordering::Acquire) ^ stamp;
+        (len <= u64::from(u32::MAX)).then_some(len)
     }
 
-    /// The frames of a longer message at the tail; none if there can be no such message.
-    #[inline(never)]
+    /// The frames of a longer message at the tail; none if there can be no such message. As many as
+    /// that of the last one, if it is as long: the next frame's address does not wait for the length
+    /// then.
+    #[inline(always)]
     fn frames_of_long(&self, len: u64) -> u64 {
-        match self.ring.examine(self.tail, len) {
-            Ok((Kind::Message { .. }, frames)) if len <= u64::from(u32::MAX) => frames,
+        let (guess, frames) = self.guess.get();
+        if len == guess && frames <= self.ring.until_end(self.tail) {
+            return frames;
+        }
+        self.frames_of_another(len)
+    }
+
+    #[inline(never)]
+    fn frames_of_another(&self, len: u64) -> u64 {
+        match self.ring.examine(self.tail, len as u32) {
+            Ok((Kind::Message { .. }, frames)) => {
+                self.guess.set((len, frames));
+                frames
+            }
             _ => 0,
         }
     }
@@ -187,7 +213,7 @@ impl Consumer {
         let all = self.ring.frames;
         let frame = all.at(self.tail);
         let len = self.look_in(frame)?;
-        if len > FIRST_LINE.min(buffer.len()) as u64 {
+        if len > FIRST_LINE.min(self.inline_len).min(buffer.len()) as u64 {
             return None;
         }
         let len = len as usize;
@@ -217,16 +243,10 @@ impl Consumer {
     fn find_other(&mut self, has_untold: bool) -> Result<Option<Found>> {
         for _ in 0..CONTROL_BUDGET {
             let frame = self.ring.frames.at(self.tail);
-            // pairs PUBLISH: as in `find_now`.
-            if frame.commit().load(Ordering::Acquire) != committed(self.tail) {
-                return Ok(None);
-            }
-            // Relaxed: as in `find_now`.
-            let meta = frame.meta().load(Ordering::Relaxed);
-            if (meta >> 32) as u32 != self.number as u32 {
-                return Err(Error::Corrupt { what: "a message out of its order" });
-            }
-            let (kind, frames) = self.ring.examine(self.tail, meta)?;
+            // pairs PUBLISH: as in `look_in`.
+            let word = frame.commit().load(Ordering::Acquire);
+            let Some(len) = self.ring.committed(self.tail, word) else { return Ok(None) };
+            let (kind, frames) = self.ring.examine(self.tail, len)?;
             match kind {
                 Kind::Message { len } => return Ok(Some(Found { len, frames })),
                 Kind::Epoch if has_untold => return Ok(None),
@@ -247,10 +267,19 @@ impl Consumer {
             return Err(Error::Corrupt { what: "an epoch that goes back" });
         }
         self.epoch = epoch;
-        // Relaxed: stored before the tail moves over its frame; killed between, it is digested
-        // again. The release of the tail keeps the order.
-        self.ring.lines().consumer.epoch.store(epoch, Ordering::Relaxed);
+        // Stored before the tail moves over its frame; killed between, it is digested again.
+        self.store_epoch();
         Ok(())
+    }
+
+    /// Tells a successor the epochs of the messages on both sides of this place.
+    fn store_epoch(&self) {
+        let line = &self.ring.lines().consumer;
+        // Relaxed, all three: the release of the tail carries them. In this order they tell the truth
+        // after each.
+        line.epoch_before.store(self.last_epoch, Ordering::Relaxed);
+        line.epoch_from.store(self.number, Ordering::Relaxed);
+        line.epoch.store(self.epoch, Ordering::Relaxed);
     }
 
     /// Where the message at the tail lies.
@@ -320,17 +349,6 @@ impl Consumer {
         self.ring.lines().space.space.store(self.tail, Ordering::Release);
     }
 
-    /// Where this reader stands, to come back to.
-    pub(crate) fn bookmark(&self) -> (Place, u64) {
-        (self.place(), self.last_epoch)
-    }
-
-    /// Goes back to where messages were passed and not told of.
-    pub(crate) fn go_back(&mut self, (place, last_epoch): (Place, u64)) {
-        self.rewind(place);
-        self.last_epoch = last_epoch;
-    }
-
     /// How far this reader came, and what it lost on the way.
     pub(crate) fn tally(&self) -> (u64, u64) {
         (self.number, self.lost)
@@ -350,19 +368,20 @@ impl Consumer {
         }
     }
 
-    /// Stands somewhere else: takes back what was read from behind a cut.
+    /// Stands somewhere else: takes back what was passed and not told of, or read from behind a cut.
     pub(crate) fn rewind(&mut self, place: Place) {
         (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
+        self.last_epoch = place.last_epoch;
     }
 
     /// Stands where a reader of the same epoch stood on the segment that this one replaces. The space
     /// is not published before the caller has looked at the bell here too (I7).
     pub(crate) fn carry_on(&mut self, from: &Consumer) {
-        self.go_back(from.bookmark());
+        self.rewind(from.place());
         self.lost = from.lost;
         let (line, old) = (&self.ring.lines().consumer, &from.ring.lines().consumer);
-        // Relaxed: as in `enter_epoch`; and this reader alone counts, here and there.
-        line.epoch.store(self.epoch, Ordering::Relaxed);
+        self.store_epoch();
+        // Relaxed: this reader alone counts, here and there.
         line.lost.store(old.lost.load(Ordering::Relaxed), Ordering::Relaxed);
         self.store_place();
     }
@@ -371,9 +390,6 @@ impl Consumer {
     pub(crate) fn race(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
         let mut cursor = Cursor::at(self.ring, self.place());
         let copied = cursor.try_copy(buffer);
-        if let Ok(Some(copied)) = &copied {
-            self.last_epoch = copied.id.epoch;
-        }
         self.follow(&cursor);
         Ok(copied?.map(|copied| copied.len))
     }
@@ -392,10 +408,10 @@ impl Consumer {
         if place == self.place() {
             return;
         }
-        (self.tail, self.number, self.epoch) = (place.pos, place.number, place.epoch);
+        self.rewind(place);
+        self.store_epoch();
         let line = &self.ring.lines().consumer;
-        // Relaxed: this side is the only writer, the release of the tail carries both.
-        line.epoch.store(self.epoch, Ordering::Relaxed);
+        // Relaxed: this side is the only writer, the release of the tail carries it.
         if lost > 0 {
             self.lost = self.lost.wrapping_add(lost);
             let total = line.lost.load(Ordering::Relaxed).wrapping_add(lost);

@@ -7,7 +7,7 @@
 #![cfg_attr(not(fuzzing), allow(dead_code))]
 
 use super::arena::{Arena, LINES};
-use super::{Bell, Consumer, Cursor, EPOCH, Place, Producer, Ring, SKIP, committed, never};
+use super::{Bell, Consumer, Cursor, EPOCH, Place, Producer, Ring, SKIP};
 use crate::config::{Geometry, Overflow};
 use crate::layout::FIELDS;
 use crate::sync::{FIRST_LINE, Ordering};
@@ -84,11 +84,11 @@ pub(crate) fn run_honest(arena: &Arena, data: &[u8], honest: Honest) {
 
 /// A ring of some shape that begins somewhere.
 fn arena(script: &mut Script) -> Arena {
-    let frame_size = [64, 64, 128, 192][script.below(4)];
+    let frame_size = [64, 16, 32, 192][script.below(4)];
     let frames = [2, 4, 8, 16, 64][script.below(5)];
     let overflow = [Overflow::Refuse, Overflow::Overwrite][script.below(2)];
     let pos = [0, 5, 1 << 32, u64::MAX - 3, u64::MAX - 70][script.below(5)];
-    Arena::new(frame_size, frames, overflow, Place { pos, number: pos / 2, epoch: 1, bytes: 0 })
+    Arena::new(frame_size, frames, overflow, Place { pos, number: pos / 2, epoch: 1, ..Place::default() })
 }
 
 /// Plays the lies of a script.
@@ -105,7 +105,7 @@ fn lie(arena: &Arena, script: &mut Script) {
     let lines = ring.lines();
     // Relaxed here and below: a liar needs no order.
     let positions = [
-        lines.producer.head.load(Ordering::Relaxed),
+        ring.find_head(None).unwrap_or_default().pos,
         lines.consumer.tail.load(Ordering::Relaxed),
         lines.space.space.load(Ordering::Relaxed),
         lines.reserve.reserve.load(Ordering::Relaxed),
@@ -114,8 +114,7 @@ fn lie(arena: &Arena, script: &mut Script) {
     let index = match script.byte() % 8 {
         0 => script.below(arena.len()),
         1 | 2 => arena.frame(near).start,
-        3 | 4 => arena.frame(near).start + 1,
-        5 => arena.frame(near).start + 2,
+        3 => arena.frame(near).start + 1,
         // A named word of the cursor page.
         _ => {
             let named = FIELDS.iter().filter(|(name, _)| name.starts_with("ring."));
@@ -135,9 +134,9 @@ fn value(ring: &Ring, near: u64, script: &mut Script) -> u64 {
     let lens = [
         0,
         1,
-        frame - 17,
-        frame - 16,
-        frame - 15,
+        frame - 9,
+        frame - 8,
+        frame - 7,
         frame,
         frame + 1,
         ring.max_len as u64,
@@ -148,22 +147,13 @@ fn value(ring: &Ring, near: u64, script: &mut Script) -> u64 {
         u64::from(EPOCH),
         u64::from(SKIP),
     ];
-    let numbers = [
-        ring.lines().consumer.number.load(Ordering::Relaxed),
-        ring.lines().producer.number.load(Ordering::Relaxed),
-        script.word(),
-    ];
     match script.byte() % 8 {
         0 => script.word(),
         1 => near.wrapping_add(distance),
         2 => near.wrapping_sub(distance),
-        3 => committed(near.wrapping_add(distance)),
-        4 => never(near),
-        5 => [0, 1, 2, u64::MAX, u64::MAX - 1, 1 << 63][script.below(6)],
-        _ => {
-            let number = numbers[script.below(3)].wrapping_add(script.below(2) as u64);
-            lens[script.below(lens.len())] | number << 32
-        }
+        3 => ring.stamp(near.wrapping_add(distance)),
+        4 => [0, 1, 2, u64::MAX, u64::MAX - 1, 1 << 63][script.below(6)],
+        _ => ring.stamp(near) | lens[script.below(lens.len())],
     }
 }
 
@@ -218,13 +208,13 @@ impl Ends {
                 let _ = (consumer.race_len(), consumer.is_committed(), consumer.last_id());
             }
             4 => {
-                let start = consumer.bookmark();
+                let start = consumer.place();
                 for _ in 0..100 {
                     let Ok(Some(found)) = consumer.find_more() else { break };
                     consumer.pass(found);
                 }
                 match script.byte() % 2 {
-                    0 => consumer.go_back(start),
+                    0 => consumer.rewind(start),
                     _ => consumer.store_place(),
                 }
             }
@@ -300,6 +290,6 @@ fn rebuild(arena: &Arena) {
 }
 
 fn figures(ring: &Ring) {
-    ring.note_high_water();
+    ring.note_high_water(ring.find_tail().pos);
     let _ = ring.backlog();
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! write(message):
-//!     if head + frames + 1 > limit:  make room        -- rare, and the only look at the consumer
+//!     if head + frames + 1 > limit:  make room        -- rare, and the only look at the consumer;
+//!                                                        stores the place, for a successor
 //!     copy the message behind the frame's header
 //!     if payload of an earlier lap can lie ahead:  clear the next frame's commit word
-//!     store length and number, release-store the commit word          -- the message exists
-//!     store number and head                                     -- for a successor
+//!     release-store the commit word, with the length in it            -- the message exists
 //! ```
 //!
 //! A kill between any two machine instructions leaves a prefix of this. Before the commit word
@@ -20,7 +20,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{EPOCH, Place, Ring, SKIP, committed, never};
+use super::{EPOCH, NEVER, Place, Ring, SKIP};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
 use crate::sync::{FIRST_LINE, Frame, fence};
@@ -38,8 +38,11 @@ pub(crate) struct Producer {
     number: u64,
     bytes: u64,
     epoch: u64,
-    /// The epoch of the last committed message.
-    last_epoch: u64,
+    /// The epoch that was announced last.
+    announced: u64,
+    /// The number from which on messages are of that epoch, and the epoch of the message before.
+    announced_from: u64,
+    epoch_before: u64,
     /// The eighth that was marked last; the complement of the head's, if that must be marked.
     marked: u64,
     eighth_shift: u32,
@@ -52,7 +55,7 @@ impl Producer {
         let head = ring.find_head(None)?;
         let tail = ring.find_tail();
         ring.check_distance(tail.pos, head.pos)?;
-        ring.store_head(head);
+        ring.store_place(head);
         let eighth = head.pos >> ring.eighth().trailing_zeros();
         // What a predecessor remembered there stays (I9).
         let is_marked = ring.whole_mark(head.pos).is_some();
@@ -66,7 +69,10 @@ impl Producer {
             number: head.number,
             bytes: head.bytes,
             epoch,
-            last_epoch: head.epoch,
+            announced: head.epoch,
+            // As if the announcement were the last thing that happened.
+            announced_from: head.number,
+            epoch_before: head.last_epoch,
             marked: if is_marked { eighth } else { !eighth },
             eighth_shift: ring.eighth().trailing_zeros(),
             inline_len: ring.inline_len(),
@@ -90,30 +96,47 @@ impl Producer {
         self.number
     }
 
+    /// Messages that the reader has not read yet.
+    pub(crate) fn backlog(&self) -> u64 {
+        // Relaxed: a figure.
+        let read = self.ring.lines().consumer.number.load(Ordering::Relaxed);
+        let waiting = self.number.wrapping_sub(read);
+        if waiting > u64::MAX / 2 { 0 } else { waiting }
+    }
+
+    /// Notes for people how full the ring is: there is no room in it.
+    pub(crate) fn note_full(&self) {
+        self.ring.note_high_water(self.head);
+    }
+
     /// The last message committed in this direction, by this producer or an earlier one.
     pub(crate) fn last_committed(&self) -> Option<MessageId> {
         let number = self.number.checked_sub(1)?;
-        Some(MessageId { epoch: self.last_epoch, number })
+        Some(MessageId { epoch: self.last_epoch(), number })
     }
 
-    /// Writes a message for which there is room. False if there is more to do before; nothing was
-    /// written then.
-    #[inline(always)]
-    pub(crate) fn write_now(&mut self, message: &[u8]) -> bool {
-        let is_written = self.put_now(message);
-        if is_written {
-            self.store_place();
-        }
-        is_written
+    fn last_epoch(&self) -> u64 {
+        if self.number == self.announced_from { self.epoch_before } else { self.announced }
     }
 
-    /// The same for a message that fits the first line of a frame, without a call to anything. Only
-    /// in a ring that is not overwritten.
+    /// Tells whoever looks where this producer stands.
+    pub(crate) fn store_place(&self) {
+        self.ring.store_place(Place {
+            pos: self.head,
+            number: self.number,
+            epoch: self.announced,
+            last_epoch: self.last_epoch(),
+            bytes: self.bytes,
+        });
+    }
+
+    /// Writes a message that fits the first line of a frame and for which there is room, without a
+    /// call to anything. Only in a ring that is not overwritten.
     #[inline(always)]
     pub(crate) fn write_short(&mut self, message: &[u8]) -> bool {
         debug_assert!(!self.ring.overwrite);
         let is_clean = !self.is_dirty(self.head.wrapping_add(1));
-        if message.len() > FIRST_LINE || !self.has_room(1) || !is_clean {
+        if message.len() > FIRST_LINE.min(self.inline_len) || !self.has_room(1) || !is_clean {
             return false;
         }
         let all = self.ring.frames;
@@ -123,13 +146,13 @@ impl Producer {
         unsafe { frame.copy_in(message) };
         self.commit_in(frame, message.len() as u32, 1);
         self.count(message.len());
-        self.store_place();
         true
     }
 
-    /// The same, without telling a successor.
+    /// Writes a message for which there is room. False if there is more to do before; nothing was
+    /// written then.
     #[inline(always)]
-    fn put_now(&mut self, message: &[u8]) -> bool {
+    pub(crate) fn write_now(&mut self, message: &[u8]) -> bool {
         let frames = self.ready_frames(message.len());
         if frames == 0 {
             return false;
@@ -158,7 +181,7 @@ impl Producer {
 
     #[inline(never)]
     fn ready_frames_of_long(&mut self, len: usize) -> u64 {
-        if len > self.ring.max_len || self.last_epoch != self.epoch {
+        if len > self.ring.max_len || self.announced != self.epoch {
             return 0;
         }
         let frames = self.ring.frames_for(len);
@@ -174,28 +197,22 @@ impl Producer {
     pub(crate) fn try_write(&mut self, message: &[u8]) -> Result<()> {
         let frames = self.put(message)?;
         self.finish(frames, message.len());
-        self.store_place();
         Ok(())
     }
 
-    /// Writes as many of the messages as there is room for, and says how many. Each is committed
-    /// front to back; only the bookkeeping is put off to the next reservation, which I4 allows.
+    /// Writes as many of the messages as there is room for, and says how many.
     pub(crate) fn write_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<usize> {
         for (count, message) in messages.iter().enumerate() {
             let message = message.as_ref();
-            if self.put_now(message) {
+            if self.write_now(message) {
                 continue;
             }
             match self.put(message) {
                 Ok(frames) => self.finish(frames, message.len()),
-                Err(_) if count > 0 => {
-                    self.store_place();
-                    return Ok(count);
-                }
+                Err(_) if count > 0 => return Ok(count),
                 Err(error) => return Err(error),
             }
         }
-        self.store_place();
         Ok(messages.len())
     }
 
@@ -223,7 +240,6 @@ impl Producer {
     pub(crate) unsafe fn commit(&mut self, len: usize) {
         let frames = if len <= self.inline_len { 1 } else { self.ring.frames_for(len) };
         self.finish(frames, len);
-        self.store_place();
     }
 
     /// Whether readers may race, so that nothing can be written in place.
@@ -238,7 +254,7 @@ impl Producer {
         let until_end = self.ring.until_end(self.head);
         let skipped = if frames > until_end { until_end } else { 0 };
         // The announcement goes first, on its own: with the message it could be more than a ring.
-        let needed = if self.last_epoch == self.epoch { frames + skipped } else { 1 };
+        let needed = if self.announced == self.epoch { frames + skipped } else { 1 };
         // An error is worth it too: the try reports it.
         !matches!(self.free_until(needed, is_exact), Err(Error::Full))
     }
@@ -295,15 +311,22 @@ impl Producer {
     fn publish_in(&mut self, frame: Frame<'_>, len: u32, frames: u64) {
         let next = self.head.wrapping_add(frames);
         if self.is_dirty(next) {
-            // I1. Looked at first: taking the line from a reader that waits for it would delay the
-            // commit. Relaxed: nobody else writes there, the release below keeps the store before
-            // the commit, and whoever looks at that frame has seen the commit first.
-            let ghost = self.ring.frames.at(next).commit();
-            if ghost.load(Ordering::Relaxed) == committed(next) {
-                ghost.store(never(next), Ordering::Relaxed);
-            }
+            self.clear(next, frames);
         }
         self.commit_in(frame, len, frames);
+    }
+
+    /// Clears what could be taken for a commit word at `next`, behind a message of so many frames (I1).
+    #[inline(always)]
+    fn clear(&self, next: u64, frames: u64) {
+        let ghost = self.ring.frames.at(next).commit();
+        // Behind a single frame it is looked at first: taking the line from a reader that has just
+        // passed it would delay the commit. Behind a long message looking would take as long.
+        // Relaxed: nobody else writes there, the release of the commit keeps the store before it, and
+        // whoever looks at that frame has seen the commit first.
+        if frames > 1 || self.ring.committed(next, ghost.load(Ordering::Relaxed)).is_some() {
+            ghost.store(NEVER, Ordering::Relaxed);
+        }
     }
 
     /// Whether payload of an earlier lap can lie where the header of this position will stand.
@@ -315,23 +338,10 @@ impl Producer {
     /// The same, where nothing is to be cleared.
     #[inline(always)]
     fn commit_in(&mut self, frame: Frame<'_>, len: u32, frames: u64) {
-        let meta = u64::from(len) | self.number << 32;
-        // Relaxed: carried by the release of the commit word.
-        frame.meta().store(meta, Ordering::Relaxed);
+        let word = self.ring.stamp(self.head) | u64::from(len);
         // pairs PUBLISH: the message is whole before its commit word says so (I2).
-        frame.commit().store(committed(self.head), Ordering::Release);
+        frame.commit().store(word, Ordering::Release);
         self.head = self.head.wrapping_add(frames);
-    }
-
-    /// Tells a successor where the ring ends (I4).
-    #[inline(always)]
-    fn store_place(&self) {
-        let line = &self.ring.lines().producer;
-        // Relaxed: for people, and for a successor after the lock was freed.
-        line.bytes.store(self.bytes, Ordering::Relaxed);
-        // pairs PLACE: the number comes first (I4), and behind the commits that it counts.
-        line.number.store(self.number, Ordering::Release);
-        line.head.store(self.head, Ordering::Release);
     }
 
     #[inline(always)]
@@ -348,7 +358,7 @@ impl Producer {
         if len > self.ring.max_len {
             return Err(Error::TooLong { len, max: self.ring.max_len });
         }
-        if self.last_epoch != self.epoch {
+        if self.announced != self.epoch {
             self.reserve(1)?;
             self.announce();
         }
@@ -358,7 +368,6 @@ impl Producer {
         self.reserve(skipped + frames)?;
         if skipped > 0 {
             self.publish(SKIP, skipped);
-            self.store_place();
         }
         self.begin(frames);
         Ok(frames)
@@ -380,10 +389,8 @@ impl Producer {
         // SAFETY: one frame is reserved and has room for a word.
         unsafe { self.ring.frames.at(self.head).race_in(&self.epoch.to_le_bytes()) };
         self.publish(EPOCH, 1);
-        self.last_epoch = self.epoch;
-        // Relaxed: for a successor, who reads it after the lock was freed.
-        self.ring.lines().producer.epoch.store(self.epoch, Ordering::Relaxed);
-        self.store_place();
+        self.epoch_before = self.last_epoch();
+        (self.announced, self.announced_from) = (self.epoch, self.number);
     }
 
     /// Raises the limit so that `frames` and one more fit, or says that the ring is full. So is one
@@ -401,8 +408,8 @@ impl Producer {
         let rounded = needed.wrapping_add(eighth - 1) & !(eighth - 1);
         let limit = if is_before(end, rounded) { end } else { rounded };
         let had = std::mem::replace(&mut self.limit, limit);
-        // In a batch the stored head lags. It must never lag behind what is written again: from
-        // there a successor could not walk (I4). The fence keeps this before any such write.
+        // The stored place lags. It must never lag behind what is written again: from there a
+        // successor could not walk (I4). The fence keeps this before any such write.
         self.store_place();
         // A predecessor may have written further than this, in a message that it never committed.
         let line = &self.ring.lines().reserve;
@@ -486,9 +493,12 @@ impl Producer {
         let end = eighth.wrapping_add(1) << self.eighth_shift;
         if eighth != self.marked && !is_before(self.limit, end) {
             self.marked = eighth;
-            let place =
-                Place { pos: self.head, number: self.number, epoch: self.last_epoch, bytes: 0 };
-            self.ring.store_mark(place);
+            self.ring.store_mark(Place {
+                pos: self.head,
+                number: self.number,
+                epoch: self.announced,
+                ..Place::default()
+            });
         }
     }
 }

@@ -14,7 +14,7 @@
 //! A cursor never stores into the segment. The reader of an overwritten direction is a cursor too;
 //! it stores its own position afterwards.
 
-use super::{Kind, Place, Ring, committed, nearest};
+use super::{Kind, Place, Ring};
 use crate::config::MessageId;
 use crate::error::{Error, Result};
 use crate::sync::Ordering;
@@ -89,8 +89,6 @@ impl Cursor {
         for _ in 0..BUDGET {
             // pairs PUBLISH: the message is whole if its commit word says so and no lap happened.
             let word = self.ring.frames.at(self.place.pos).commit().load(Ordering::Acquire);
-            // Relaxed: behind the acquire, and believed only after the fence in `is_lapped`.
-            let meta = self.ring.frames.at(self.place.pos).meta().load(Ordering::Relaxed);
             let announced = self.ring.announced(self.place.pos);
             if self.is_lapped() {
                 if !self.jump() {
@@ -98,13 +96,8 @@ impl Cursor {
                 }
                 continue;
             }
-            if word != committed(self.place.pos) {
-                return Ok(None);
-            }
-            if nearest(self.place.number, (meta >> 32) as u32) != self.place.number {
-                return Err(Error::Corrupt { what: "a message out of its order" });
-            }
-            let (kind, frames) = self.ring.examine(self.place.pos, meta)?;
+            let Some(len) = self.ring.committed(self.place.pos, word) else { return Ok(None) };
+            let (kind, frames) = self.ring.examine(self.place.pos, len)?;
             match kind {
                 Kind::Message { len } => return Ok(Some((len, frames))),
                 Kind::Epoch => self.place.epoch = announced,
@@ -139,6 +132,7 @@ impl Cursor {
     pub(crate) fn pass(&mut self, frames: u64) {
         self.place.pos = self.place.pos.wrapping_add(frames);
         self.place.number = self.place.number.wrapping_add(1);
+        self.place.last_epoch = self.place.epoch;
     }
 
     /// Whether the frames at the cursor may have been written again since they were read (I6).

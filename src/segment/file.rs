@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Segment;
+use super::view::FromBytes;
 use crate::config::{Direction, Geometry, Options, Overflow, Role};
 use crate::error::{Error, Result};
 use crate::layout::*;
@@ -447,27 +448,6 @@ impl BusFile {
         }
         Ok(())
     }
-
-    /// Copies of the pages of a slot that say who is there and how far the rings are, for those who
-    /// hold no lock and so must not map it. The words fit together only roughly.
-    pub(crate) fn look_at(&self, slot: usize) -> Result<SlotView> {
-        let off = self.facts.plan.slot_off(slot);
-        let page = |at: u64| shm::read_at(self.file(), off + at, PAGE as usize);
-        let rings = self.facts.plan.rings;
-        Ok(SlotView {
-            page: SlotPage::from_bytes(&page(0)?),
-            rings: [
-                RingLines::from_bytes(&page(rings[0].cursors_off)?),
-                RingLines::from_bytes(&page(rings[1].cursors_off)?),
-            ],
-        })
-    }
-
-    /// A copy of the page of a slot alone.
-    pub(crate) fn look_at_page(&self, slot: usize) -> Result<Box<SlotPage>> {
-        let off = self.facts.plan.slot_off(slot);
-        Ok(SlotPage::from_bytes(&shm::read_at(self.file(), off, PAGE as usize)?))
-    }
 }
 
 impl Facts {
@@ -481,44 +461,6 @@ impl Facts {
         self.plan.rings[direction as usize].geometry
     }
 }
-
-/// The pages of a slot as they were when somebody looked.
-pub(crate) struct SlotView {
-    pub page: Box<SlotPage>,
-    pub rings: [Box<RingLines>; 2],
-}
-
-/// Makes private copies of what lies in a file.
-trait FromBytes: Sized {
-    /// What was read; the rest is zero.
-    fn from_bytes(bytes: &[u8]) -> Box<Self>;
-}
-
-macro_rules! from_bytes {
-    ($page:ty) => {
-        impl FromBytes for $page {
-            fn from_bytes(bytes: &[u8]) -> Box<Self> {
-                // SAFETY: the page holds only integers and padding, for which zero is a value.
-                let mut copy = Box::new(unsafe { std::mem::zeroed::<Self>() });
-                let len = bytes.len().min(size_of::<Self>());
-                // SAFETY: at most its own size, into memory that nobody else knows; any bytes are a
-                // value of it.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(
-                        bytes.as_ptr(),
-                        (&raw mut *copy).cast::<u8>(),
-                        len,
-                    );
-                }
-                copy
-            }
-        }
-    };
-}
-
-from_bytes!(Header);
-from_bytes!(SlotPage);
-from_bytes!(RingLines);
 
 // --- checks -----------------------------------------------------------------------------------
 

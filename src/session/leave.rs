@@ -155,7 +155,7 @@ pub(crate) fn unread_in(bus: &BusFile, view: &SlotView) -> [u64; 2] {
         let lines = &view.rings[direction as usize];
         // Relaxed: a private copy.
         let read = lines.consumer.number.load(Ordering::Relaxed);
-        let unread = lines.producer.number.load(Ordering::Relaxed).wrapping_sub(read);
+        let unread = view.heads[direction as usize].number.wrapping_sub(read);
         if unread > u64::MAX / 2 { 0 } else { unread }
     })
 }

@@ -266,6 +266,13 @@ fn store_cut(lines: &RingCut, cut: CutRing) {
     store(&lines.tail, cut.tail.pos);
     store(&lines.tail_number, cut.tail.number);
     store(&lines.tail_epoch, cut.tail.epoch);
+    let [head, tail] = [cut.head, cut.tail].map(|place| age_of(&place));
+    store(&lines.ages, head | tail << 32);
+}
+
+/// How many owners lie between the last message before a place and what was announced there.
+fn age_of(place: &Place) -> u64 {
+    place.epoch.saturating_sub(place.last_epoch).min(u64::from(u32::MAX))
 }
 
 /// The cut, if it was chosen.
@@ -277,17 +284,21 @@ pub(crate) fn cut_of(segment: &Segment) -> Option<[CutRing; 2]> {
     Some([0, 1].map(|index| {
         // Relaxed: behind the acquire above.
         let ring = &lines.rings[index];
+        let (ages, head_epoch, tail_epoch) =
+            (load(&ring.ages), load(&ring.head_epoch), load(&ring.tail_epoch));
         CutRing {
             head: Place {
                 pos: load(&ring.head),
                 number: load(&ring.head_number),
-                epoch: load(&ring.head_epoch),
+                epoch: head_epoch,
+                last_epoch: head_epoch.saturating_sub(ages & u64::from(u32::MAX)),
                 bytes: load(&ring.bytes),
             },
             tail: Place {
                 pos: load(&ring.tail),
                 number: load(&ring.tail_number),
-                epoch: load(&ring.tail_epoch),
+                epoch: tail_epoch,
+                last_epoch: tail_epoch.saturating_sub(ages >> 32),
                 bytes: 0,
             },
         }

@@ -1,10 +1,10 @@
 //! Frames as bytes in memory that another process maps too.
 //!
 //! ```text
-//!  byte 0        8     12       16                              frame_size
-//!       +--------+-----+--------+-------------------------------+
-//!       | commit | len | number | payload ...                   |
-//!       +--------+-----+--------+-------------------------------+
+//!  byte 0        8                                             frame_size
+//!       +--------+----------------------------------------------+
+//!       | commit | payload ...                                  |
+//!       +--------+----------------------------------------------+
 //! ```
 //!
 //! A message of several frames runs on over the headers of the frames behind its first one. This
@@ -36,7 +36,7 @@ impl Frames {
     /// # Safety
     /// `base` must be 64-byte aligned and valid for reads (for writes too, if the ring writes) of
     /// `frames * size` bytes for as long as any copy of the result is used; `frames` must be a
-    /// power of two and `size` a multiple of 64.
+    /// power of two and `size` a multiple of 16.
     pub(crate) unsafe fn new(base: *mut u8, frames: u64, size: usize) -> Self {
         Frames { base, mask: frames - 1, size }
     }
@@ -78,17 +78,10 @@ impl<'a> Frame<'a> {
         unsafe { AtomicU64::from_ptr(self.0.cast()) }
     }
 
-    /// Length (low half) and message number (high half).
-    #[inline(always)]
-    pub(crate) fn meta(self) -> &'a AtomicU64 {
-        // SAFETY: as for `commit`, for the second 8 bytes of the frame.
-        unsafe { AtomicU64::from_ptr(self.0.add(8).cast()) }
-    }
-
     /// Where the payload of the message begins.
     #[inline(always)]
     pub(crate) fn payload(self) -> *mut u8 {
-        // SAFETY: a frame has at least 64 bytes, so its payload begins inside it.
+        // SAFETY: a frame has at least 16 bytes, so its payload begins inside it.
         unsafe { self.0.add(HEADER) }
     }
 
@@ -96,7 +89,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Safety
     /// The caller must own the frames from here on for writing: they must be contiguous, hold
-    /// `bytes.len() + 16` bytes, and no one may read them before they are committed.
+    /// `bytes.len() + 8` bytes, and no one may read them before they are committed.
     #[inline(always)]
     pub(crate) unsafe fn copy_in(self, bytes: &[u8]) {
         let first = bytes.len().min(FIRST_LINE);
@@ -116,7 +109,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Safety
     /// The message must be committed and not yet released, and its frames contiguous and at least
-    /// `out.len() + 16` bytes, so that its writer does not touch them.
+    /// `out.len() + 8` bytes, so that its writer does not touch them.
     #[inline(always)]
     pub(crate) unsafe fn copy_out(self, out: &mut [u8]) {
         // SAFETY: the caller says that the bytes are there and that nobody writes them; `out` is
@@ -143,7 +136,7 @@ impl<'a> Frame<'a> {
         if !rest.is_empty() {
             let mut word = [0; 8];
             word[..rest.len()].copy_from_slice(rest);
-            // Relaxed: as above. The frame is a multiple of 64 bytes, so the whole word is in it.
+            // Relaxed: as above. The frame is a multiple of 16 bytes, so the whole word is in it.
             self.word(index).store(u64::from_le_bytes(word), Ordering::Relaxed);
         }
     }
@@ -152,7 +145,7 @@ impl<'a> Frame<'a> {
     /// was not.
     ///
     /// # Safety
-    /// The frames must be contiguous and hold `out.len() + 16` bytes.
+    /// The frames must be contiguous and hold `out.len() + 8` bytes.
     pub(crate) unsafe fn race_out(self, out: &mut [u8]) {
         for (index, chunk) in out.chunks_mut(8).enumerate() {
             // Relaxed: the caller fences and looks at the reservation before it believes a byte.
@@ -164,7 +157,7 @@ impl<'a> Frame<'a> {
     /// Word `index` of the payload.
     fn word(self, index: usize) -> &'a AtomicU64 {
         // SAFETY: both callers stay within the frames of the message, which their own callers
-        // promise to be inside the ring; 16 bytes into a frame, words are aligned.
+        // promise to be inside the ring; 8 bytes into a frame, words are aligned.
         unsafe { AtomicU64::from_ptr(self.payload().cast::<u64>().add(index)) }
     }
 }

@@ -1,6 +1,6 @@
 //! Frames as cells that a model checker watches.
 //!
-//! Commit and meta words are atomics, as in memory. Payload exists twice. What the protocol gives
+//! Commit words are atomics, as in memory. Payload exists twice. What the protocol gives
 //! to one side at a time ([`Frame::copy_in`], [`Frame::copy_out`]) lies in cells, so that an
 //! access without an edge between it and the last one is a race and fails the test. What is raced
 //! for on purpose ([`Frame::race_in`], [`Frame::race_out`]) lies in relaxed atomics. So a tap can
@@ -31,9 +31,9 @@ pub(crate) fn set_heavy_barrier(is_run: bool) {
     LIGHT_IS_FULL.set(is_run);
 }
 
-/// Words of a frame: commit, meta, payload.
+/// Words of a frame: commit, payload.
 const WORDS: usize = 8;
-const HEADER: usize = 2;
+const HEADER: usize = 1;
 
 /// What [`Frames`] looks at.
 pub(crate) struct Store {
@@ -42,7 +42,6 @@ pub(crate) struct Store {
 
 struct Slot {
     commit: AtomicU64,
-    meta: AtomicU64,
     plain: UnsafeCell<[u64; WORDS - HEADER]>,
     /// Only as many as the test's messages need: each costs the checker time.
     raced: Vec<AtomicU64>,
@@ -53,7 +52,6 @@ impl Store {
     pub(crate) fn new(frames: u64, raced: usize) -> Self {
         let slot = |_| Slot {
             commit: AtomicU64::new(0),
-            meta: AtomicU64::new(0),
             plain: UnsafeCell::new([0; WORDS - HEADER]),
             raced: (0..raced).map(|_| AtomicU64::new(0)).collect(),
         };
@@ -97,7 +95,6 @@ impl Frames {
         for (to, from) in to.raced.iter().zip(&from.raced) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
-        to.meta.store(from.meta.load(Ordering::Relaxed), Ordering::Relaxed);
         to.commit.store(from.commit.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
@@ -116,10 +113,6 @@ impl<'a> Frame<'a> {
 
     pub(crate) fn commit(self) -> &'a AtomicU64 {
         &self.slot().commit
-    }
-
-    pub(crate) fn meta(self) -> &'a AtomicU64 {
-        &self.slot().meta
     }
 
     pub(crate) fn payload(self) -> *mut u8 {
@@ -142,7 +135,6 @@ impl<'a> Frame<'a> {
             match self.word(index) {
                 // Relaxed: in memory these are plain bytes that happen to lie in a later header.
                 (slot, 0) => slot.commit.store(value, Ordering::Relaxed),
-                (slot, 1) => slot.meta.store(value, Ordering::Relaxed),
                 // SAFETY: the checker stops at any access that races with this one.
                 (slot, word) => {
                     slot.plain.with_mut(|words| unsafe { (*words)[word - HEADER] = value })
@@ -157,7 +149,6 @@ impl<'a> Frame<'a> {
         for (index, chunk) in out.chunks_mut(8).enumerate() {
             let value = match self.word(index) {
                 (slot, 0) => slot.commit.load(Ordering::Relaxed),
-                (slot, 1) => slot.meta.load(Ordering::Relaxed),
                 // SAFETY: as in `copy_in`.
                 (slot, word) => slot.plain.with(|words| unsafe { (*words)[word - HEADER] }),
             };
@@ -174,7 +165,6 @@ impl<'a> Frame<'a> {
             let value = u64::from_le_bytes(word);
             match self.word(index) {
                 (slot, 0) => slot.commit.store(value, Ordering::Relaxed),
-                (slot, 1) => slot.meta.store(value, Ordering::Relaxed),
                 (slot, word) => slot.raced[word - HEADER].store(value, Ordering::Relaxed),
             }
         }
@@ -186,7 +176,6 @@ impl<'a> Frame<'a> {
         for (index, chunk) in out.chunks_mut(8).enumerate() {
             let value = match self.word(index) {
                 (slot, 0) => slot.commit.load(Ordering::Relaxed),
-                (slot, 1) => slot.meta.load(Ordering::Relaxed),
                 // A ring whose messages are not raced for has no such words: nothing to believe.
                 (slot, word) => {
                     slot.raced.get(word - HEADER).map_or(0, |word| word.load(Ordering::Relaxed))

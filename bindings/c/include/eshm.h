@@ -67,7 +67,7 @@ static inline ESHMConfig eshm_default_config(const char *name)
 /**
  * Opens a bus.
  *
- * A master creates the segment with room for 8192 messages of up to 48 bytes per direction (or
+ * A master creates the segment with room for 8192 messages of up to 56 bytes per direction (or
  * over 100 of 4096 bytes). If one is there, the master takes it over with all that is unread,
  * whoever held it: that one's calls then give ESHM_ERROR_ROLE_MISMATCH. A slave needs a segment to
  * be there. AUTO is master if nobody is, else slave.

@@ -175,7 +175,7 @@ typedef struct ESHMView {
  * ESHM_OVERFLOW_AS_FOUND each 0 for itself means that. */
 typedef struct ESHMGeometry {
     uint64_t frames;            /**< frames of the ring: a power of two; 0: 8192 */
-    uint32_t frame_size;        /**< bytes per frame: a multiple of 64; 0: 64 */
+    uint32_t frame_size;        /**< bytes per frame: 16, 32, a multiple of 64; 0: 64 */
     enum ESHMOverflow overflow;
 } ESHMGeometry;
 

@@ -87,7 +87,7 @@ impl Reader {
             if bell.glance() == 0 || bell.look() & SEALED == 0 {
                 return Ok(PeekMany { start: Some(start), batch, reader: self });
             }
-            self.ring.go_back(start);
+            self.ring.rewind(start);
             self.attend()?;
             if let Some(trouble) = self.lease.trouble() {
                 return Err(trouble);
@@ -97,7 +97,7 @@ impl Reader {
     }
 
     /// Copies waiting messages and passes them without telling anybody. Gives where they began.
-    fn fill(&mut self, batch: &mut Batch) -> Result<(Place, u64)> {
+    fn fill(&mut self, batch: &mut Batch) -> Result<Place> {
         batch.clear();
         if self.is_special | !self.birth.is_here() {
             self.enter()?;
@@ -112,7 +112,7 @@ impl Reader {
                 Err(error) => return self.stumble(error),
             }
         };
-        let (start, first) = (self.ring.bookmark(), self.ring.next_id());
+        let (start, first) = (self.ring.place(), self.ring.next_id());
         while let Some(room) = batch.room(found.len) {
             self.ring.copy(found, room)?;
             self.ring.pass(found);
@@ -147,8 +147,8 @@ impl Reader {
     }
 
     /// Goes back to where `fill` began.
-    pub(in crate::bus) fn untold(&mut self, start: (Place, u64)) {
-        self.ring.go_back(start);
+    pub(in crate::bus) fn untold(&mut self, start: Place) {
+        self.ring.rewind(start);
     }
 
     /// The same in a direction that is overwritten, one message after the other.

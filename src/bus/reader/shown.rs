@@ -47,7 +47,14 @@ impl Reader {
     pub fn try_peek(&mut self) -> Result<Peek<'_>> {
         match self.show_now() {
             Some((start, found)) => Ok(Peek { start, found, reader: self }),
-            None if self.is_idle() => Err(Error::Empty),
+            None if self.is_idle() => {
+                if self.keep_distance()
+                    && let Some((start, found)) = self.show_now()
+                {
+                    return Ok(Peek { start, found, reader: self });
+                }
+                Err(Error::Empty)
+            }
             None => self.try_peek_any(),
         }
     }

@@ -67,13 +67,12 @@ impl State {
                 self.producer = Producer::resume(ring, self.epoch).unwrap();
             }
             WriteAndDie => {
-                let line = &lines.producer;
-                let head = self.producer.head();
                 self.write(&ring, 8);
-                // What was published on the way stays; of the place only the number was stored.
-                if self.producer.head().wrapping_sub(head) == 1 {
-                    line.head.store(head, Ordering::Relaxed);
-                }
+                // In the middle of storing its place: the record that does not count is garbage.
+                let stored = lines.producer.stored.load(Ordering::Relaxed);
+                let record = &lines.producer.places[(stored as usize + 1) % PLACES];
+                record.number.store(u64::MAX, Ordering::Relaxed);
+                record.pos.store(u64::MAX, Ordering::Relaxed);
                 self.producer = Producer::resume(ring, self.epoch).unwrap();
             }
             ReadAndDie => {
@@ -95,13 +94,13 @@ impl State {
         }
         let head = self.producer.head();
         let word = ring.frames.at(head).commit().load(Ordering::Relaxed);
-        assert_ne!(word, committed(head), "I1: a ghost at the head");
+        assert_eq!(ring.committed(head, word), None, "I1: a ghost at the head");
         assert_eq!(self.producer.last_committed().map(|id| id.number), self.number.checked_sub(1));
     }
 
     fn payload(&self, ring: &Ring, len: usize) -> Vec<u8> {
         let mut dice = Dice(self.number * 3 + self.epoch);
-        imitation(&mut dice, ring, self.producer.head(), self.number, len)
+        imitation(&mut dice, ring, self.producer.head(), len)
     }
 
     fn write(&mut self, ring: &Ring, len: usize) {
@@ -167,7 +166,7 @@ impl Drop for Path {
 }
 
 fn all(frames: u64, pos: u64, steps: &[Step], depth: usize) {
-    let start = Place { pos, number: 0, epoch: 1, bytes: 0 };
+    let start = Place { pos, epoch: 1, ..Place::default() };
     let arena = Arena::new(64, frames, Overflow::Refuse, start);
     let spare = Arena::blank(arena.geometry());
     let state = State {

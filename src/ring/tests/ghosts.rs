@@ -6,7 +6,7 @@ use super::oracle::{read, twin};
 use crate::config::Overflow;
 
 fn start() -> Place {
-    Place { pos: 0, number: 0, epoch: 1, bytes: 0 }
+    Place { epoch: 1, ..Place::default() }
 }
 
 fn ring(frames: u64) -> (Arena, Producer, Consumer) {
@@ -17,13 +17,12 @@ fn ring(frames: u64) -> (Arena, Producer, Consumer) {
 }
 
 /// Three frames of payload, in which the headers of frames 1 and 2 seem to be those of whole, empty
-/// messages at these positions, with these numbers.
-fn three_frames(ghosts: [(u64, u64); 2]) -> Vec<u8> {
-    let mut bytes = vec![0; 3 * 64 - 16];
-    for (frame, (pos, number)) in ghosts.into_iter().enumerate() {
-        let at = (frame + 1) * 64 - 16;
-        bytes[at..at + 8].copy_from_slice(&committed(pos).to_le_bytes());
-        bytes[at + 8..at + 16].copy_from_slice(&(number << 32).to_le_bytes());
+/// messages at these positions.
+fn three_frames(arena: &Arena, ghosts: [u64; 2]) -> Vec<u8> {
+    let mut bytes = vec![0; 3 * 64 - 8];
+    for (frame, pos) in ghosts.into_iter().enumerate() {
+        let at = (frame + 1) * 64 - 8;
+        bytes[at..at + 8].copy_from_slice(&arena.ring().stamp(pos).to_le_bytes());
     }
     bytes
 }
@@ -43,10 +42,10 @@ const CALM: u64 = 17;
 /// Way 1: the payload of an earlier long message lies where the head arrives a lap later.
 #[test]
 fn ghost_1_payload_of_an_earlier_lap() {
-    let (_arena, mut producer, mut consumer) = ring(8);
+    let (arena, mut producer, mut consumer) = ring(8);
     go_to(CALM, &mut producer, &mut consumer);
     // Frames 17, 18 and 19; a lap later, 26 is the ghost's.
-    producer.try_write(&three_frames([(26, 10), (27, 11)])).unwrap();
+    producer.try_write(&three_frames(&arena, [26, 27])).unwrap();
     read(&mut consumer).unwrap();
     for pos in 20..30 {
         assert_eq!(producer.head(), pos);
@@ -60,10 +59,10 @@ fn ghost_1_payload_of_an_earlier_lap() {
 /// Way 1, and the long message takes the hot path, in frames that were reserved before.
 #[test]
 fn ghost_1_payload_written_on_the_hot_path() {
-    let (_arena, mut producer, mut consumer) = ring(64);
+    let (arena, mut producer, mut consumer) = ring(64);
     go_to(65, &mut producer, &mut consumer);
     // Frames 65, 66 and 67; a lap later, 130 is the ghost's.
-    assert!(producer.write_now(&three_frames([(130, 128), (131, 129)])));
+    assert!(producer.write_now(&three_frames(&arena, [130, 131])));
     read(&mut consumer).unwrap();
     for pos in 68..140 {
         assert_eq!(producer.head(), pos);
@@ -78,15 +77,14 @@ fn ghost_1_payload_written_on_the_hot_path() {
 /// another one.
 #[test]
 fn ghost_1_survives_a_skip() {
-    let (_arena, mut producer, mut consumer) = ring(8);
+    let (arena, mut producer, mut consumer) = ring(8);
     go_to(CALM + 4, &mut producer, &mut consumer);
     // Frames 21, 22 and 23, the last ones before the end of the ring. Ghosts of two laps later.
-    let number = producer.last_committed().unwrap().number + 1;
-    producer.try_write(&three_frames([(38, number + 10), (39, number + 11)])).unwrap();
+    producer.try_write(&three_frames(&arena, [38, 39])).unwrap();
     read(&mut consumer).unwrap();
     // The next lap ends with a skip from 30 to 32, over the place of both ghosts.
     go_to(30, &mut producer, &mut consumer);
-    producer.try_write(&three_frames([(0, 0), (0, 0)])).unwrap();
+    producer.try_write(&three_frames(&arena, [0, 0])).unwrap();
     read(&mut consumer).unwrap();
     assert_eq!(producer.head(), 35);
     for _ in 35..48 {
@@ -100,9 +98,9 @@ fn ghost_1_survives_a_skip() {
 /// Way 2: a long claim was filled in and aborted.
 #[test]
 fn ghost_2_an_aborted_claim() {
-    let (_arena, mut producer, mut consumer) = ring(8);
+    let (arena, mut producer, mut consumer) = ring(8);
     go_to(CALM, &mut producer, &mut consumer);
-    let junk = three_frames([(18, 18), (19, 19)]);
+    let junk = three_frames(&arena, [18, 19]);
     let at = producer.claim(junk.len()).unwrap();
     // SAFETY: the claim is as long.
     unsafe { std::ptr::copy_nonoverlapping(junk.as_ptr(), at, junk.len()) };
@@ -117,9 +115,9 @@ fn ghost_2_an_aborted_claim() {
 /// Way 2, committed much shorter than it was claimed.
 #[test]
 fn ghost_2_a_claim_committed_short() {
-    let (_arena, mut producer, mut consumer) = ring(8);
+    let (arena, mut producer, mut consumer) = ring(8);
     go_to(CALM, &mut producer, &mut consumer);
-    let junk = three_frames([(18, 18), (19, 19)]);
+    let junk = three_frames(&arena, [18, 19]);
     let at = producer.claim(junk.len()).unwrap();
     // SAFETY: the claim is as long, and the commit is shorter.
     unsafe {
@@ -135,7 +133,7 @@ fn ghost_2_a_claim_committed_short() {
 fn ghost_2_a_claim_that_its_writer_died_in() {
     let (arena, mut producer, mut consumer) = ring(8);
     go_to(CALM, &mut producer, &mut consumer);
-    let junk = three_frames([(18, 17), (19, 18)]);
+    let junk = three_frames(&arena, [18, 19]);
     let at = producer.claim(junk.len()).unwrap();
     // SAFETY: the claim is as long.
     unsafe { std::ptr::copy_nonoverlapping(junk.as_ptr(), at, junk.len()) };
@@ -186,8 +184,7 @@ fn ghost_4_a_hostile_writer() {
     let (arena, mut producer, mut consumer) = ring(8);
     producer.try_write(b"honest").unwrap();
     let ring = arena.ring();
-    ring.frames.at(1).meta().store(20 | 1 << 32, Ordering::Relaxed);
-    ring.frames.at(1).commit().store(committed(1), Ordering::Relaxed);
+    ring.frames.at(1).commit().store(ring.stamp(1) | 20, Ordering::Relaxed);
     assert_eq!(read(&mut consumer).unwrap().bytes, b"honest");
     assert_eq!(read(&mut consumer).unwrap().bytes, [0; 20]);
     assert_eq!(read(&mut consumer), None);

@@ -40,7 +40,7 @@ impl Model {
     /// The same from another position, with the number of the same value.
     fn begun_at(pos: u64, frames: u64, overflow: Overflow) -> Arc<Self> {
         let model = Arc::new(Model::blank(frames, overflow));
-        model.ring().format(Place { pos, number: pos, epoch: 1, bytes: 0 });
+        model.ring().format(Place { pos, number: pos, epoch: 1, ..Place::default() });
         model
     }
 
@@ -71,12 +71,28 @@ fn lines() -> Box<MaybeUninit<RingLines>> {
         // SAFETY: fields of the box, each written before anybody reads it.
         ($($($field:ident).+),*) => { $(unsafe { (&raw mut (*at).$($field).+).write(AtomicU64::new(0)) };)* };
     }
-    zero!(producer.head, producer.number, producer.bytes, producer.epoch);
+    zero!(producer.stored);
     zero!(consumer.tail, consumer.number, consumer.epoch, consumer.lost);
+    zero!(consumer.epoch_from, consumer.epoch_before);
     zero!(space.space, reserve.reserve);
     zero!(producer_stats.times_full, producer_stats.parks);
     zero!(producer_stats.wakes, producer_stats.high_water);
     zero!(consumer_stats.parks, consumer_stats.wakes);
+    for index in 0..PLACES {
+        // SAFETY: as above.
+        unsafe {
+            let place = &raw mut (*at).producer.places[index];
+            for word in [
+                &raw mut (*place).pos,
+                &raw mut (*place).number,
+                &raw mut (*place).bytes,
+                &raw mut (*place).epoch,
+                &raw mut (*place).last_epoch,
+            ] {
+                word.write(AtomicU64::new(0));
+            }
+        }
+    }
     for index in 0..MARKS {
         // SAFETY: as above.
         unsafe {
@@ -583,8 +599,8 @@ fn loom_a_head_found_during_a_batch_is_not_behind_the_tail() {
         consumer.publish();
         // Anew, so that it clears commit words ahead of it, as after a long message.
         let mut producer = Producer::resume(ring, 1).unwrap();
-        // All in one batch so far, in which the head was stored last at 1.
-        ring.store_head(Place { pos: 1, number: 1, epoch: 1, bytes: 0 });
+        // All in one batch so far, in which the place was stored last at 1.
+        ring.store_place(Place { pos: 1, number: 1, epoch: 1, ..Place::default() });
         let writer = thread::spawn(move || {
             let batch = (2..5).map(message).collect::<Vec<_>>();
             producer.write_many(&batch).unwrap()
@@ -627,7 +643,7 @@ fn loom_a_walk_that_is_overtaken_begins_anew() {
 /// I5: the same for the consumer.
 #[test]
 fn loom_a_tail_found_from_outside_fits_its_number() {
-    explore(None, &["tail 0", "tail 1", "tail 2"], |outcomes| {
+    explore(Some(3), &["tail 0", "tail 1", "tail 2"], |outcomes| {
         let model = Model::new(4, Overflow::Refuse);
         let ring = model.ring();
         let mut producer = Producer::resume(ring, 1).unwrap();

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::super::arena::{Arena, Dice, rounds};
 use super::super::*;
 use crate::config::{MessageId, Overflow};
+use crate::layout::FRAME_HEADER;
 use crate::sync::FIRST_LINE;
 
 /// A message that was committed.
@@ -17,12 +18,11 @@ pub(super) struct Sent {
 }
 
 /// Payload that does its best to be taken for frames: wherever a later header could stand lies the
-/// commit word of that frame, in this lap or a later one, before a plausible length and number.
+/// commit word of that frame, in this lap or a later one, with a plausible length.
 pub(super) fn imitation(
     dice: &mut Dice,
     ring: &Ring,
     head: u64,
-    number: u64,
     len: usize,
 ) -> Vec<u8> {
     let size = ring.frame_size as usize;
@@ -33,8 +33,7 @@ pub(super) fn imitation(
         let at = frame * size - FRAME_HEADER;
         let pos = head.wrapping_add(frame as u64).wrapping_add(laps * ring.capacity);
         let kind = [0, 8, SKIP, EPOCH][dice.below(4)];
-        let meta = u64::from(kind) | number.wrapping_add(dice.roll() % 4) << 32;
-        for (at, word) in [(at, committed(pos)), (at + 8, meta), (at + 16, u64::MAX)] {
+        for (at, word) in [(at, ring.stamp(pos) | u64::from(kind)), (at + 8, u64::MAX)] {
             if let Some(bytes) = bytes.get_mut(at..at + 8) {
                 bytes.copy_from_slice(&word.to_le_bytes());
             }
@@ -136,8 +135,8 @@ impl World {
 
     fn message(&mut self) -> Vec<u8> {
         let len = self.len();
-        let (ring, head, number) = (self.arena.ring(), self.producer.head(), self.next());
-        imitation(&mut self.dice, &ring, head, number, len)
+        let (ring, head) = (self.arena.ring(), self.producer.head());
+        imitation(&mut self.dice, &ring, head, len)
     }
 
     fn write(&mut self) {
@@ -238,11 +237,13 @@ impl World {
         }
     }
 
-    /// The stores of a place that a kill may have let through: the number, but not yet the head.
+    /// The stores of a place that a kill may have let through: into the record that does not count yet.
     fn kill_while_storing(&mut self) {
-        let next = self.next();
+        let line = self.arena.ring();
+        let line = &line.lines().producer;
+        let stored = line.stored.load(Ordering::Relaxed);
         if self.dice.once_in(2) {
-            self.arena.ring().lines().producer.number.store(next, Ordering::Relaxed);
+            line.places[(stored as usize + 1) % PLACES].number.store(self.next(), Ordering::Relaxed);
         }
     }
 
@@ -266,7 +267,7 @@ impl World {
     /// A batch of reads that is told of at the end, or never.
     fn read_many(&mut self) {
         let Some(mut found) = self.consumer.find().unwrap() else { return };
-        let bookmark = self.consumer.bookmark();
+        let bookmark = self.consumer.place();
         let mut count = 0;
         loop {
             assert_eq!(copy(&self.consumer, found), self.unread[count].bytes);
@@ -279,7 +280,7 @@ impl World {
             };
         }
         match self.dice.below(3) {
-            0 => self.consumer.go_back(bookmark),
+            0 => self.consumer.rewind(bookmark),
             // Killed before it told.
             1 => self.consumer = Consumer::resume(self.arena.ring()).unwrap(),
             _ => {
@@ -387,7 +388,7 @@ impl World {
         let ring = self.arena.ring();
         let head = self.producer.head();
         let word = ring.frames.at(head).commit().load(Ordering::Relaxed);
-        assert_ne!(word, committed(head), "I1: a ghost at the head");
+        assert_eq!(ring.committed(head, word), None, "I1: a ghost at the head");
     }
 }
 
@@ -404,7 +405,8 @@ pub(super) fn read(consumer: &mut Consumer) -> Option<Sent> {
     let found = now.map_or_else(|| consumer.find().unwrap(), Some)?;
     let id = consumer.next_id();
     let mut bytes = vec![0; found.len];
-    if now.is_some() && way == 1 && found.len <= FIRST_LINE {
+    let short = FIRST_LINE.min(consumer.ring().inline_len());
+    if now.is_some() && way == 1 && found.len <= short {
         assert_eq!(consumer.take_short(&mut bytes), Some(found.len));
     } else if now.is_some() {
         assert_eq!(consumer.take_now(&mut bytes), Some(found.len));
@@ -421,11 +423,11 @@ pub(super) fn read(consumer: &mut Consumer) -> Option<Sent> {
 pub(super) fn shapes() -> impl Iterator<Item = (u64, u32, u64, Place)> {
     let starts = [(0, 0), (13, 7), (u64::MAX - 40, u64::from(u32::MAX) - 100)];
     rounds().flat_map(move |round| {
-        [64, 128, 192, 4096].into_iter().flat_map(move |size: u32| {
+        [16, 32, 64, 192, 4096].into_iter().flat_map(move |size: u32| {
             [2, 4, 8, 16, 64].into_iter().flat_map(move |frames: u64| {
                 starts.into_iter().map(move |(pos, number)| {
                     let seed = (round << 32) | (frames << 20) | (u64::from(size) << 4) | (pos % 16);
-                    (seed, size, frames, Place { pos, number, epoch: 1, bytes: 0 })
+                    (seed, size, frames, Place { pos, number, epoch: 1, ..Place::default() })
                 })
             })
         })

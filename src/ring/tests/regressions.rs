@@ -8,7 +8,7 @@ use crate::config::{MessageId, Overflow};
 use crate::sync::FIRST_LINE;
 
 fn at(pos: u64) -> Place {
-    Place { pos, number: 0, epoch: 1, bytes: 0 }
+    Place { pos, epoch: 1, ..Place::default() }
 }
 
 /// A message that runs something just before it is written.
@@ -170,7 +170,7 @@ fn a_lapped_reader_does_not_take_its_number_from_payload() {
     }
     // A long message from position 8 on; the header of frame 10 would lie 112 bytes into it, where
     // the reader stands at position 2.
-    let mut long = vec![0; 4 * 64 - 16];
+    let mut long = vec![0; 4 * 64 - 8];
     long[112..120].copy_from_slice(&3u64.to_le_bytes());
     long[120..128].copy_from_slice(&(8u64 | 1000 << 32).to_le_bytes());
     producer.try_write(&long).unwrap();
@@ -213,7 +213,7 @@ fn a_lying_mark_overflows_no_counter() {
 /// message together; in the smallest ring, or for the longest messages, that never comes.
 #[test]
 fn a_successor_does_not_wait_for_more_than_the_ring_holds() {
-    for (frames, len) in [(2, 0), (8, 4 * 64 - 16)] {
+    for (frames, len) in [(2, 0), (8, 4 * 64 - 8)] {
         let arena = Arena::new(64, frames, Overflow::Refuse, at(0));
         let mut consumer = Consumer::resume(arena.ring()).unwrap();
         let mut producer = Producer::resume(arena.ring(), 1).unwrap();
@@ -294,7 +294,7 @@ fn a_lapped_reader_finds_what_is_written_after_a_long_claim() {
             number += 1;
         }
         // Given up; a skip to the start of the ring may stay of it.
-        producer.claim(claim * 64 - 16).unwrap();
+        producer.claim(claim * 64 - 8).unwrap();
         let mut buffer = [0; 8];
         while consumer.race(&mut buffer).unwrap().is_some() {}
         assert_eq!(consumer.next_id().number, number, "everything is counted");

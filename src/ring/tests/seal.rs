@@ -9,7 +9,7 @@ use super::super::*;
 use crate::config::{Geometry, Overflow};
 use crate::sys::barrier;
 
-const START: Place = Place { pos: 0, number: 0, epoch: 1, bytes: 0 };
+const START: Place = Place { pos: 0, number: 0, epoch: 1, last_epoch: 1, bytes: 0 };
 /// Writers hand over batches of as many messages.
 const BATCH: usize = 1024;
 /// All that a writer can write in one round.

@@ -54,7 +54,7 @@ impl Drop for Over<'_> {
 }
 
 fn stream(frame_size: u32, frames: u64) {
-    let start = Place { pos: 0, number: 0, epoch: 1, bytes: 0 };
+    let start = Place { epoch: 1, ..Place::default() };
     let arena = Arena::new(frame_size, frames, Overflow::Refuse, start);
     let longest = arena.geometry().max_message();
     let mut producer = Producer::resume(arena.ring(), 1).unwrap();

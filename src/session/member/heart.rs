@@ -80,7 +80,10 @@ impl Member {
     #[cold]
     fn tick_thoroughly(&self, segment: &Segment, now_ns: u64) {
         self.observe_unless_busy(segment, false);
-        segment.ring(self.role.writes()).note_high_water();
+        let ring = segment.ring(self.role.writes());
+        if let Ok(place) = ring.stored_place() {
+            ring.note_high_water(place.pos);
+        }
         self.check_file_if_due(segment, now_ns);
     }
 

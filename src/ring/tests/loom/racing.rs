@@ -154,7 +154,7 @@ fn loom_seal_sees_what_is_reserved_or_it_is_not_written() {
     explore_heavy(Some(2), &names, |outcomes| {
         let model = Arc::new(Model::of_words(4, Overflow::Overwrite, 6));
         let ring = model.ring();
-        ring.format(Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
+        ring.format(Place { epoch: 1, ..Place::default() });
         let mut producer = Producer::resume(ring, 1).unwrap();
         for number in 0..4 {
             producer.try_write(&message(number)[..8]).unwrap();
@@ -199,7 +199,7 @@ fn loom_seal_a_tap_delivers_nothing_from_behind_the_cut() {
             }
         });
         let tap = thread::spawn(move || {
-            let mut tap = Cursor::at(ring, Place { pos: 0, number: 0, epoch: 1, bytes: 0 });
+            let mut tap = Cursor::at(ring, Place { epoch: 1, ..Place::default() });
             loop {
                 let (saved, mut bytes) = (tap, [0; 8]);
                 let Some(copied) = tap.try_copy(&mut bytes).unwrap() else { break (tap, tap) };

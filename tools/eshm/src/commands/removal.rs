@@ -35,13 +35,13 @@ pub fn owner(path: &Path) -> Option<u32> {
 
 /// Removes the bus or the leftover `name`, whose file is at `path`.
 pub fn remove(directory: &Path, path: &Path, name: &str, force: bool, trust: &[u32]) -> Done {
-    told(path, || options(directory, path, name, trust).remove(force))
+    told(directory, path, name, || options(directory, path, name, trust).remove(force))
 }
 
 /// The same for what was seen without a holder and without anything unread, if it still is so.
 pub fn remove_read(directory: &Path, path: &Path, name: &str, trust: &[u32]) -> Done {
     let mut stays = false;
-    let done = told(path, || {
+    let done = told(directory, path, name, || {
         stays = !options(directory, path, name, trust).remove_read()?;
         Ok(())
     });
@@ -57,7 +57,12 @@ fn options(directory: &Path, path: &Path, name: &str, trust: &[u32]) -> Options 
     options
 }
 
-fn told(path: &Path, remove: impl FnOnce() -> eshm::Result<()>) -> Done {
+fn told(
+    directory: &Path,
+    path: &Path,
+    name: &str,
+    remove: impl FnOnce() -> eshm::Result<()>,
+) -> Done {
     let file = || fs::symlink_metadata(path).ok().map(|about| (about.dev(), about.ino()));
     let before = file();
     match remove() {

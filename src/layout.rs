@@ -712,9 +712,17 @@ mod tests {
         assert!(
             large.slot_off(3).is_multiple_of(2 << 20) && large.slot_end(2) <= large.slot_off(3)
         );
-        for (frame_size, frames) in
-            [(0, 8), (8, 8), (48, 8), (65, 8), (2 << 20, 8), (64, 0), (64, 1), (64, 3), (64, 1 << 63)]
-        {
+        for (frame_size, frames) in [
+            (0, 8),
+            (8, 8),
+            (48, 8),
+            (65, 8),
+            (2 << 20, 8),
+            (64, 0),
+            (64, 1),
+            (64, 3),
+            (64, 1 << 63),
+        ] {
             let error = plan(frame_size, frames).unwrap_err();
             assert!(matches!(error, Error::Config { .. }), "{frame_size} {frames}: {error}");
         }

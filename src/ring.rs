@@ -73,8 +73,8 @@ use std::ptr::NonNull;
 
 pub(crate) use consumer::{Consumer, Found};
 pub(crate) use doorbell::{Bell, FENCE, LOOK, SEALED, SLEEP};
-use grid::Kind;
 pub(crate) use grid::Grid;
+use grid::Kind;
 pub(crate) use producer::Producer;
 pub(crate) use tap::{Copied, Cursor};
 
@@ -278,11 +278,8 @@ impl Ring {
     /// The number of the message at a boundary, by counting those between it and the producer's place.
     fn number_at(&self, pos: u64) -> Option<u64> {
         let place = self.stored_place().ok()?;
-        let (from, end) = if producer::is_before(pos, place.pos) {
-            (pos, place.pos)
-        } else {
-            (place.pos, pos)
-        };
+        let (from, end) =
+            if producer::is_before(pos, place.pos) { (pos, place.pos) } else { (place.pos, pos) };
         let start = Place { pos: from, ..Place::default() };
         let walked = self.walk(start, Some(end)).ok()?;
         if walked.pos != end || !self.is_whole(from) {

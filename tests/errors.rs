@@ -455,9 +455,9 @@ fn corrupt_is_told_once_found_and_ever_after() {
     let mut master = bus.options(Role::Master).frames(16).open().unwrap();
     let mut slave = bus.slave();
     master.write(b"x").unwrap();
-    // The length of the first frame: the slot begins at 64 KiB; its page, a cursor page, the frame.
+    // The length in the first commit word: the slot begins at 64 KiB; its page, a cursor page, the frame.
     let file = std::fs::File::options().write(true).open(bus.path()).unwrap();
-    file.write_all_at(&0x00FF_FFFFu32.to_le_bytes(), 65536 + 2 * 4096 + 8).unwrap();
+    file.write_all_at(&0x00FF_FFFFu32.to_le_bytes(), 65536 + 2 * 4096).unwrap();
     for _ in 0..3 {
         is(error_of(slave.try_read(&mut [0; 8])), "Corrupt", &["length"]);
     }

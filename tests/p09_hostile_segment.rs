@@ -276,8 +276,12 @@ fn impossible_positions_are_corrupt() {
         let (name, mut bytes) = pristine(&room);
         // The first slot, behind its page.
         let at = 65536 + PAGE as usize;
-        bytes[at..at + 8].copy_from_slice(&head.to_le_bytes());
-        bytes[at + 128..at + 136].copy_from_slice(&tail.to_le_bytes());
+        // The records of the writer's place, and the reader's position.
+        for place in 0..4 {
+            let at = at + 8 + 40 * place;
+            bytes[at..at + 8].copy_from_slice(&head.to_le_bytes());
+        }
+        bytes[at + 256..at + 264].copy_from_slice(&tail.to_le_bytes());
         let path = room.at(&format!("eshm_{name}"));
         std::fs::write(&path, &bytes).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))

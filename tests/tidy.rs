@@ -75,7 +75,10 @@ fn imports_follow_the_layers() {
         ("segment", [&plain[..], &["layout", "ring", "sync", "sys"]].concat()),
         ("session", [&plain[..], &["layout", "ring", "peer", "segment", "sync", "sys"]].concat()),
         ("pulse", [&plain[..], &["session", "sync", "sys"]].concat()),
-        ("census", [&plain[..], &["layout", "peer", "ring", "segment", "session", "sync", "sys"]].concat()),
+        (
+            "census",
+            [&plain[..], &["layout", "peer", "ring", "segment", "session", "sync", "sys"]].concat(),
+        ),
         ("tap", [&plain[..], &["ring", "segment", "session", "sync", "sys"]].concat()),
         (
             "bus",

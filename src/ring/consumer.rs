@@ -135,8 +135,7 @@ impl Consumer {
     pub(crate) fn is_committed(&self) -> bool {
         // Relaxed: only a reason to look, `find` acquires.
         let word = self.ring.frames.at(self.tail).commit().load(Ordering::Relaxed);
-        self.ring.committed(self.tail, word).is_some()
-            || (self.ring.overwrite && self.is_lapped())
+        self.ring.committed(self.tail, word).is_some() || (self.ring.overwrite && self.is_lapped())
     }
 
     /// Whether the writer of an overwritten direction went past the tail.

@@ -88,7 +88,12 @@ fn arena(script: &mut Script) -> Arena {
     let frames = [2, 4, 8, 16, 64][script.below(5)];
     let overflow = [Overflow::Refuse, Overflow::Overwrite][script.below(2)];
     let pos = [0, 5, 1 << 32, u64::MAX - 3, u64::MAX - 70][script.below(5)];
-    Arena::new(frame_size, frames, overflow, Place { pos, number: pos / 2, epoch: 1, ..Place::default() })
+    Arena::new(
+        frame_size,
+        frames,
+        overflow,
+        Place { pos, number: pos / 2, epoch: 1, ..Place::default() },
+    )
 }
 
 /// Plays the lies of a script.

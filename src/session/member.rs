@@ -554,7 +554,7 @@ fn is_near(lines: &RoleLines) -> bool {
 /// A role as it can be seen in a segment.
 pub(crate) fn peer_at(segment: &Segment, role: Role, state: PeerState) -> Peer {
     // Relaxed throughout: figures for people.
-    let written = segment.ring(role.writes()).stored_place().map_or(0, |place| place.number);
+    let written = segment.ring(role.writes()).find_head(None).map_or(0, |place| place.number);
     let read = segment.ring(role.peer().writes()).lines().consumer.number.load(Ordering::Relaxed);
     peer_from(segment.role(role), state, written, read)
 }

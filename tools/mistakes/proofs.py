@@ -18,10 +18,8 @@ HOT_COPY = "        // SAFETY: the frames from the head on are free, reserved an
 LONG_COPY = "        if self.ring.overwrite {\n            self.mark();\n            // SAFETY: the frames"
 EARLY_COMMIT = (
     "        {\n"
-    "            let meta = message.len() as u64 | self.number << 32;\n"
-    "            let frame = self.ring.frames.at(self.head);\n"
-    "            frame.meta().store(meta, Ordering::Relaxed);\n"
-    "            frame.commit().store(committed(self.head), Ordering::Release);\n"
+    "            let word = self.ring.stamp(self.head) | message.len() as u64;\n"
+    "            self.ring.frames.at(self.head).commit().store(word, Ordering::Release);\n"
     "        }\n")
 GLANCE = "glance() == 0"
 NO_SEAL = "glance() & !SEALED == 0"
@@ -34,9 +32,13 @@ PROVEN = [
       (RANDOM, KILLS), (UNITS, []), (LOOM, [])]),
     ("position published first", PRODUCER,
      [("        self.publish_in(frame, len as u32, frames);\n        self.count(len);",
-       "        let line = &self.ring.lines().producer;\n"
-       "        line.number.store(self.number.wrapping_add(1), Ordering::Relaxed);\n"
-       "        line.head.store(self.head.wrapping_add(frames), Ordering::Release);\n"
+       "        self.ring.store_place(Place {\n"
+       "            pos: self.head.wrapping_add(frames),\n"
+       "            number: self.number.wrapping_add(1),\n"
+       "            epoch: self.announced,\n"
+       "            last_epoch: self.last_epoch(),\n"
+       "            bytes: self.bytes,\n"
+       "        });\n"
        "        self.publish_in(frame, len as u32, frames);\n        self.count(len);")],
      [(KILL, ["--ignored", "Write master"]), (FREEZE, ["--ignored", "Write master"]),
       (RANDOM, MORE_KILLS), (UNITS, []), (LOOM, [])]),
@@ -48,8 +50,7 @@ PROVEN = [
     ("no barrier before the look at the bell", DOORBELL,
      [("        light_barrier();\n", "")], [(LOOM, [])]),
     ("commit words of an earlier lap stay", PRODUCER,
-     [("            if ghost.load(Ordering::Relaxed) == committed(next) {\n"
-       "                ghost.store(never(next), Ordering::Relaxed);\n            }\n", "")],
+     [("            self.clear(next, frames);\n", "")],
      [(KILL, ["--ignored", "WriteGhost"]), (UNITS, []), (LOOM, [])]),
     ("the writer does not look for the seal", WRITER,
      [(f"        self.ring.ring().data_bell().{GLANCE}\n",

@@ -465,6 +465,20 @@ public:
         raw_.guard_sigbus = on;
         return *this;
     }
+    /** What this side writes is this, by schema() or schema_of(). Default: not said. */
+    options &writes(const ESHMSchema &what)
+    {
+        raw_.writes = what;
+        written_ = text_of(what);
+        return *this;
+    }
+    /** What this side reads must be this. Default: anything. */
+    options &reads(const ESHMSchema &what)
+    {
+        raw_.reads = what;
+        read_ = text_of(what);
+        return *this;
+    }
     /** Where the file is; a tmpfs. Default: /dev/shm. */
     options &directory(std::string path)
     {
@@ -480,14 +494,22 @@ public:
         raw.directory = directory_ ? directory_->c_str() : nullptr;
         raw.trusted_users = trusted_.data();
         raw.trusted_count = trusted_.size();
+        raw.writes.name = written_ ? written_->c_str() : nullptr;
+        raw.reads.name = read_ ? read_->c_str() : nullptr;
         return raw;
     }
 
 private:
     friend class bus;
+    static std::optional<std::string> text_of(const ESHMSchema &what)
+    {
+        return what.name != nullptr ? std::optional<std::string>(what.name) : std::nullopt;
+    }
     std::string name_;
     std::optional<std::string> directory_;
     std::vector<std::uint32_t> trusted_;
+    std::optional<std::string> written_;
+    std::optional<std::string> read_;
     ESHMOptions raw_;
     timeout read_timeout_ = milliseconds(1000);
     timeout write_timeout_ = forever;
@@ -591,7 +613,7 @@ private:
     std::vector<view> views_;
 };
 
-/** What the messages of one direction are, for ESHMOptions::writes and ::reads: a name and a version.
+/** What the messages of one direction are, for options::writes() and reads(): a name and a version.
  * The text is looked at while a bus or a tap is opened only. */
 inline ESHMSchema schema(const char *name, std::uint32_t version) noexcept
 {

@@ -83,8 +83,7 @@ fn every_bad_value_in_every_word_is_survived() {
         let mut words: Vec<_> =
             named.map(|(_, offset)| offset / 8).filter(|&at| at < 512).collect();
         words.extend((0..4 * MARKS).map(|at| ring_marks() + at));
-        let (tail, head) =
-            (ring.find_tail().pos, ring.find_head(None).unwrap().pos);
+        let (tail, head) = (ring.find_tail().pos, ring.find_head(None).unwrap().pos);
         for pos in [tail, tail + 1, head.wrapping_sub(1), head, head + 1] {
             words.extend(fresh.frame(pos).take(4));
         }

@@ -19,12 +19,7 @@ pub(super) struct Sent {
 
 /// Payload that does its best to be taken for frames: wherever a later header could stand lies the
 /// commit word of that frame, in this lap or a later one, with a plausible length.
-pub(super) fn imitation(
-    dice: &mut Dice,
-    ring: &Ring,
-    head: u64,
-    len: usize,
-) -> Vec<u8> {
+pub(super) fn imitation(dice: &mut Dice, ring: &Ring, head: u64, len: usize) -> Vec<u8> {
     let size = ring.frame_size as usize;
     let laps = dice.roll() % 3;
     let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| dice.roll().to_le_bytes()).collect();
@@ -243,7 +238,9 @@ impl World {
         let line = &line.lines().producer;
         let stored = line.stored.load(Ordering::Relaxed);
         if self.dice.once_in(2) {
-            line.places[(stored as usize + 1) % PLACES].number.store(self.next(), Ordering::Relaxed);
+            line.places[(stored as usize + 1) % PLACES]
+                .number
+                .store(self.next(), Ordering::Relaxed);
         }
     }
 

@@ -252,7 +252,9 @@ fn a_reader_that_opens_on_what_is_overwritten_needs_no_head() {
     let mut producer = Producer::resume(arena.ring(), 1).unwrap();
     let old = producer.head();
     producer.write_many(&[[7; 40]; 256]).unwrap();
-    arena.ring().lines().producer.head.store(old, Ordering::Relaxed);
+    for place in &arena.ring().lines().producer.places {
+        place.pos.store(old, Ordering::Relaxed);
+    }
     assert!(matches!(arena.ring().find_head(None), Err(Error::Corrupt { .. })));
     let mut consumer = Consumer::resume(arena.ring()).unwrap();
     let mut buffer = [0; 40];

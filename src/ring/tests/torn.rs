@@ -30,10 +30,8 @@ fn place() -> Vec<usize> {
 /// word of the next frame, commit word.
 fn message(arena: &Arena, pos: u64, frames: u64, is_forwards: bool) -> Vec<usize> {
     let first = arena.frame(pos).start;
-    let mut words: Vec<_> = (0..frames)
-        .flat_map(|frame| arena.frame(pos + frame))
-        .filter(|&at| at > first)
-        .collect();
+    let mut words: Vec<_> =
+        (0..frames).flat_map(|frame| arena.frame(pos + frame)).filter(|&at| at > first).collect();
     if !is_forwards {
         words.reverse();
     }

@@ -353,23 +353,21 @@ static void looking_on()
     CHECK(message && message->size == 4 && message->id.number == 0);
 }
 
-struct sample {
+struct reading {
     std::uint64_t time_ns;
     double value;
 };
 
 static void schemas()
 {
-    ESHMOptions options = eshm_default_options(bus_name("schemas"));
-    options.role = ESHM_ROLE_MASTER;
-    options.writes = eshm::schema_of<sample>("telemetry", 3);
+    eshm::options options(bus_name("schemas"));
+    options.role(eshm::role::master).writes(eshm::schema_of<reading>("telemetry", 3));
     eshm::bus master(options);
-    options.role = ESHM_ROLE_SLAVE;
-    options.writes = eshm::schema(nullptr, 0);
-    options.reads = eshm::schema("telemetry", 4);
+    eshm::options other(bus_name("schemas"));
+    other.role(eshm::role::slave).reads(eshm::schema(std::string("telemetry").c_str(), 4));
     bool thrown = false;
     try {
-        eshm::bus slave(options);
+        eshm::bus slave(other);
     } catch (const eshm::error &trouble) {
         thrown = true;
         CHECK(trouble.code() == eshm::errc::no_segment);
@@ -378,12 +376,10 @@ static void schemas()
         CHECK(text.find("telemetry:4") != std::string::npos);
     }
     CHECK(thrown);
-    options.reads = eshm::schema("telemetry", 3);
-    eshm::bus slave(options);
-    master.write_value(sample{1, 0.5});
-    sample value = {};
-    EQUAL(slave.read(eshm::place(&value, sizeof value)), sizeof value);
-    CHECK(value.value == 0.5);
+    eshm::bus slave(other.reads(eshm::schema("telemetry", 3)));
+    master.write_value(reading{1, 0.5});
+    reading value = slave.read_value<reading>();
+    CHECK(value.time_ns == 1 && value.value == 0.5);
 }
 
 int main(int argc, char **argv)

@@ -15,8 +15,8 @@ use support::*;
 children! { "flip" => flip, "hammer" => hammer }
 
 const PAGE: u64 = 4096;
-/// Where a segment says which one takes its place.
-const TOKEN: u64 = 528;
+/// Where the first slot begins.
+const SLOT: u64 = 65536;
 
 /// A segment with something unread in it, that nobody is in.
 fn pristine(room: &Room) -> (String, Vec<u8>) {
@@ -63,8 +63,7 @@ fn flip(talk: &mut Talk) {
     for at in first..last {
         let mut flipped = bytes.clone();
         flipped[at as usize] ^= mask;
-        let roles = if at == TOKEN { &[Role::Slave][..] } else { &[Role::Master, Role::Slave] };
-        for &role in roles {
+        for role in [Role::Master, Role::Slave] {
             std::fs::write(&path, &flipped).unwrap();
             let _ = std::fs::set_permissions(
                 &path,
@@ -128,12 +127,8 @@ fn pieces(first: u64, last: u64, step: u64) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn every_byte_of_the_header_flipped() {
-    // Of the token that names a successor one byte will do: each costs the time that an attempt to
-    // open waits for the segment that it promises.
-    let mut ranges = vec![(TOKEN, TOKEN + 1)];
-    ranges.extend(pieces(0, TOKEN, 132));
-    ranges.extend(pieces(TOKEN + 8, PAGE, 256));
+fn every_byte_of_the_header_and_of_the_page_of_a_slot_flipped() {
+    let ranges = [pieces(0, PAGE, 256), pieces(SLOT, SLOT + PAGE, 256)].concat();
     all_flips(ranges, 0xFF);
 }
 
@@ -142,8 +137,8 @@ fn every_byte_of_the_cursors_and_frames_with_a_bit_flipped() {
     // The lines that are used, and the frames, of both directions.
     let ring = PAGE + PAGE;
     let mut ranges = Vec::new();
-    for start in [PAGE, PAGE + ring] {
-        ranges.extend(pieces(start, start + 1280, 160));
+    for start in [SLOT + PAGE, SLOT + PAGE + ring] {
+        ranges.extend(pieces(start, start + 1408, 176));
         ranges.extend(pieces(start + PAGE, start + PAGE + 256, 64));
     }
     all_flips(ranges, 0x81);
@@ -275,7 +270,7 @@ fn impossible_positions_are_corrupt() {
         let room = Room::new();
         let (name, mut bytes) = pristine(&room);
         // The first slot, behind its page.
-        let at = 65536 + PAGE as usize;
+        let at = (SLOT + PAGE) as usize;
         // The records of the writer's place, and the reader's position.
         for place in 0..4 {
             let at = at + 8 + 40 * place;

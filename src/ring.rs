@@ -49,7 +49,7 @@
 //! | RECLAIM | consumer: `tail`, `space` | producer: `space`, `tail` | the consumer's reads, before the frames are written again |
 //! | RESERVE | producer: `reserve`, then a release fence | racing reader: an acquire fence, then `reserve` | that its copy may be torn |
 //! | MARK | producer: a mark's position | tap, lapped reader: the same | the number and epoch there |
-//! | PLACE | producer: `stored`; consumer: `tail` | whoever finds its place: the same | the place, and the commit words of the messages before it |
+//! | PLACE | producer: `stored`, `reserve`; consumer: `tail` | whoever finds its place: the same | the place, and the commit words of the messages before it |
 //! | DOORBELL | sleeper: bell, heavy barrier, look again | other side: position, light barrier, bell | that somebody sleeps |
 //! | SEAL | sealer: bells, heavy barrier, scan | either side: position, light barrier, bell | that the segment is being replaced |
 //!
@@ -237,6 +237,8 @@ impl Ring {
             if self.is_whole(place.pos) {
                 return found;
             }
+            // pairs PLACE: the place that was stored before the reservation just seen is found next.
+            fence(Ordering::Acquire);
         }
         Err(RUNS_AWAY)
     }
@@ -277,18 +279,22 @@ impl Ring {
 
     /// The number of the message at a boundary, by counting those between it and the producer's place.
     fn number_at(&self, pos: u64) -> Option<u64> {
-        let place = self.stored_place().ok()?;
-        let (from, end) =
-            if producer::is_before(pos, place.pos) { (pos, place.pos) } else { (place.pos, pos) };
-        let start = Place { pos: from, ..Place::default() };
-        let walked = self.walk(start, Some(end)).ok()?;
-        if walked.pos != end || !self.is_whole(from) {
-            return None;
+        for _ in 0..WALKS {
+            let place = self.stored_place().ok()?;
+            let is_behind = producer::is_before(place.pos, pos);
+            let (from, end) = if is_behind { (place.pos, pos) } else { (pos, place.pos) };
+            let walked = self.walk(Place { pos: from, ..Place::default() }, Some(end));
+            if self.is_whole(from) {
+                let count = walked.ok().filter(|walked| walked.pos == end)?.number;
+                return Some(match is_behind {
+                    true => place.number.wrapping_add(count),
+                    false => place.number.wrapping_sub(count),
+                });
+            }
+            // pairs PLACE: as in `find_head`.
+            fence(Ordering::Acquire);
         }
-        Some(match from == pos {
-            true => place.number.wrapping_sub(walked.number),
-            false => place.number.wrapping_add(walked.number),
-        })
+        None
     }
 
     /// Messages that wait. Walks over what was written since the last reservation.

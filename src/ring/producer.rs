@@ -417,8 +417,9 @@ impl Producer {
         let before = line.reserve.load(Ordering::Relaxed);
         let stays = before.wrapping_sub(self.head) <= self.ring.capacity;
         let reserve = if stays && is_before(self.limit, before) { before } else { self.limit };
-        // pairs RESERVE: whoever reads a word written from here on sees the reservation too.
-        line.reserve.store(reserve, Ordering::Relaxed);
+        // pairs PLACE: whoever sees the reservation finds the place too.
+        line.reserve.store(reserve, Ordering::Release);
+        // pairs RESERVE: whoever reads a word written from here on sees the reservation.
         fence(Ordering::Release);
         // What is found unsealed here, the sealer's scan finds reserved; else nothing is written.
         self.check_seal().inspect_err(|_| self.limit = had)?;

@@ -152,7 +152,7 @@ fn loom_seal_leaves_alone_what_an_overwriting_writer_had_not_reserved() {
 fn loom_seal_sees_what_is_reserved_or_it_is_not_written() {
     let names = ["3 of 4 left", "1 of 4 left", "2 of 5 left"];
     explore_heavy(Some(2), &names, |outcomes| {
-        let model = Arc::new(Model::of_words(4, Overflow::Overwrite, 6));
+        let model = Arc::new(Model::of_words(4, Overflow::Overwrite, 7));
         let ring = model.ring();
         ring.format(Place { epoch: 1, ..Place::default() });
         let mut producer = Producer::resume(ring, 1).unwrap();
@@ -160,18 +160,18 @@ fn loom_seal_sees_what_is_reserved_or_it_is_not_written() {
             producer.try_write(&message(number)[..8]).unwrap();
         }
         // Its second frame is that of message 1.
-        let writer = thread::spawn(move || drop(producer.try_write(&[0xAA; 56])));
+        let writer = thread::spawn(move || drop(producer.try_write(&[0xAA; 64])));
         ring.data_bell().set(SEALED);
         heavy_barrier();
         let (head, tail) = (ring.find_head(None).unwrap(), ring.find_tail());
-        let new = Model::of_words(4, Overflow::Overwrite, 6);
+        let new = Model::of_words(4, Overflow::Overwrite, 7);
         new.ring().rebuild(&ring, tail, head).unwrap();
         writer.join().unwrap();
         let mut successor = Consumer::resume(new.ring()).unwrap();
-        let (mut count, mut bytes) = (0, [0; 56]);
+        let (mut count, mut bytes) = (0, [0; 64]);
         while let Some(len) = successor.race(&mut bytes).unwrap() {
             let number = successor.last_id().unwrap().number;
-            let expected = if number < 4 { message(number)[..8].to_vec() } else { vec![0xAA; 56] };
+            let expected = if number < 4 { message(number)[..8].to_vec() } else { vec![0xAA; 64] };
             assert_eq!(bytes[..len], expected);
             count += 1;
         }

@@ -81,8 +81,8 @@ pub struct RingStats {
     pub backlog_frames: u64,
     /// Frames of the ring.
     pub frames: u64,
-    /// The most frames that were seen in use; looked at every few heartbeats and whenever the ring
-    /// was found full.
+    /// The most frames that were seen in use; exact whenever the ring was found full. In between it is looked
+    /// at every few heartbeats, and may lag by what the writer reserved last, an eighth of the ring.
     pub high_water: u64,
     /// How often a write was refused or had to wait because the ring was full.
     pub times_full: u64,

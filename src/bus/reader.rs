@@ -76,8 +76,7 @@ impl Reader {
         self.segment.geometry(direction)
     }
 
-    /// The id of the message read last, by this endpoint or an earlier owner of its role. After a
-    /// restart the number is exact; the epoch may be that of the message that is next.
+    /// The id of the message read last, by this endpoint or an earlier owner of its role.
     #[must_use]
     pub fn last_id(&self) -> Option<MessageId> {
         self.ring.last_id()

@@ -68,6 +68,8 @@ struct World {
     /// The newest committed messages, for taps; the last one has the number before `next`.
     log: VecDeque<Sent>,
     unread: VecDeque<Sent>,
+    /// The newest message that was read or passed over.
+    passed: Option<MessageId>,
     tap: Option<Cursor>,
     /// The number that the tap must meet next, but for what it lost.
     tap_next: Option<u64>,
@@ -96,6 +98,7 @@ impl World {
             sent: 0,
             log: VecDeque::new(),
             unread: VecDeque::new(),
+            passed: None,
             tap: None,
             tap_next: None,
             tapped: 0,
@@ -116,6 +119,11 @@ impl World {
             self.log.pop_front();
         }
         self.unread.push_back(sent);
+    }
+
+    /// The oldest unread messages were read, or passed over.
+    fn pass(&mut self, count: usize) {
+        self.passed = self.unread.drain(..count).last().map(|sent| sent.id).or(self.passed);
     }
 
     fn len(&mut self) -> usize {
@@ -223,7 +231,8 @@ impl World {
         });
         messages.into_iter().take(count).for_each(|bytes| self.committed(bytes));
         for message in delivered {
-            assert_eq!(Some(message), self.unread.pop_front());
+            assert_eq!(Some(&message), self.unread.front());
+            self.pass(1);
         }
         if was_killed {
             self.kill_while_storing();
@@ -249,8 +258,9 @@ impl World {
             self.epoch += 1 + self.dice.roll() % 3;
         }
         self.producer = Producer::resume(self.arena.ring(), self.epoch).unwrap();
-        let number = self.producer.last_committed().map(|id| id.number);
-        assert_eq!(number, self.next().checked_sub(1));
+        let last = self.producer.last_committed();
+        assert_eq!(last.map(|id| id.number), self.next().checked_sub(1));
+        assert!(self.log.is_empty() || last == self.log.back().map(|sent| sent.id), "{last:?}");
     }
 
     fn read(&mut self) {
@@ -258,7 +268,8 @@ impl World {
         if message.is_none() {
             self.consumer.publish();
         }
-        assert_eq!(message, self.unread.pop_front());
+        assert_eq!(message.as_ref(), self.unread.front());
+        self.pass(usize::from(message.is_some()));
     }
 
     /// A batch of reads that is told of at the end, or never.
@@ -283,7 +294,7 @@ impl World {
             _ => {
                 self.consumer.store_place();
                 self.consumer.settle();
-                self.unread.drain(..count);
+                self.pass(count);
             }
         }
     }
@@ -307,7 +318,7 @@ impl World {
     fn skip_to_latest(&mut self) {
         let skipped = self.consumer.skip_to_latest().unwrap().expect("not sealed");
         assert_eq!(skipped as usize, self.unread.len().saturating_sub(1));
-        self.unread.drain(..skipped as usize);
+        self.pass(skipped as usize);
     }
 
     /// What is unread moves to another segment, and the ends with it.
@@ -386,6 +397,8 @@ impl World {
         let head = self.producer.head();
         let word = ring.frames.at(head).commit().load(Ordering::Relaxed);
         assert_eq!(ring.committed(head, word), None, "I1: a ghost at the head");
+        let last = self.consumer.last_id();
+        assert!(self.passed.is_none() || last == self.passed, "{last:?}, not {:?}", self.passed);
     }
 }
 

@@ -123,7 +123,7 @@ impl World {
 
     /// The oldest unread messages were read, or passed over.
     fn pass(&mut self, count: usize) {
-        self.passed = self.unread.drain(..count).last().map(|sent| sent.id).or(self.passed);
+        self.passed = self.unread.drain(..count).next_back().map(|sent| sent.id).or(self.passed);
     }
 
     fn len(&mut self) -> usize {

@@ -53,11 +53,48 @@ impl Distance {
         } else if run >= u64::from(self.nap) * FRAMES_PER_PAUSE {
             self.nap = (self.nap * 2).min(LONGEST);
         } else {
-            self.nap /= 2;
+            self.nap = if self.nap > SHORTEST { self.nap / 2 } else { 0 };
         }
         for _ in 0..self.nap {
             std::hint::spin_loop();
         }
         self.nap > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was learned from runs of these lengths, each ended by a look that found nothing.
+    fn learned(runs: impl IntoIterator<Item = u64>) -> Distance {
+        let mut distance = Distance::default();
+        let mut next = 0;
+        for run in runs {
+            next += run;
+            distance.keep(next);
+        }
+        distance
+    }
+
+    #[test]
+    fn a_stream_is_followed_at_a_distance() {
+        assert_eq!(learned([1000; 255]).nap, 0);
+        assert_eq!(learned([1000; 256]).nap, SHORTEST);
+        assert_eq!(learned([1000; 300]).nap, LONGEST);
+    }
+
+    #[test]
+    fn a_nap_in_vain_is_the_last_for_a_while() {
+        let in_vain = |runs: u64| [1000; 300].into_iter().chain([0]).chain((0..runs).map(|_| 1000));
+        assert_eq!(learned(in_vain(0)).nap, 0);
+        assert_eq!(learned(in_vain(255)).nap, 0);
+        assert_eq!(learned(in_vain(256)).nap, SHORTEST);
+    }
+
+    #[test]
+    fn messages_that_come_one_by_one_do_not_wait() {
+        assert_eq!(learned([1; 256]).nap, SHORTEST, "one that is tried");
+        assert_eq!(learned([1; 260]).nap, 0);
     }
 }

@@ -66,7 +66,8 @@ impl Consumer {
         }
         // A predecessor that was killed between the two stores of its place has counted a message
         // that it did not consume. Whoever looks how much is unread must not believe that.
-        ring.lines().consumer.number.store(tail.number, Ordering::Release);
+        // Relaxed: a figure.
+        ring.lines().consumer.number.store(tail.number, Ordering::Relaxed);
         Ok(Consumer {
             ring,
             tail: tail.pos,

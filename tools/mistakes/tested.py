@@ -172,7 +172,7 @@ TESTED = [
        "verdict.filter(|verdict| verdict.still_holds(old) || true).map(")],
      [stopped("an_owner_that_lives_again_is_not_replaced_by_a_late_verdict")]),
     ("S a number ahead of its tail is believed", CONSUMER,
-     [("        ring.lines().consumer.number.store(tail.number, Ordering::Release);\n", "")],
+     [("        ring.lines().consumer.number.store(tail.number, Ordering::Relaxed);\n", "")],
      [test("p03_unread_survives_restarts", "a_message_that_was_counted_and_not_taken_is_unread")]),
     ("S a child takes its parent's ranges for its own", SIGBUS,
      [("        is_ours && (start..end).contains(&address)",

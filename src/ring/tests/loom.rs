@@ -8,6 +8,7 @@
 //! number of interleavings forbids to try them all, the bound on preemptions stands in the test. Who
 //! reads what may be overwritten is in `loom/racing.rs`.
 
+mod places;
 mod racing;
 
 use std::collections::BTreeSet;
@@ -561,96 +562,5 @@ fn loom_seal_reaches_who_fences_for_itself() {
             (false, true) => "sealed",
             (false, false) => panic!("written behind a cut that nobody told of"),
         });
-    });
-}
-
-/// I4: somebody who looks while the producer writes sees numbers that fit the position.
-#[test]
-fn loom_a_head_found_from_outside_fits_its_number() {
-    explore(Some(3), &["head 0", "head 1", "head 2"], |outcomes| {
-        let model = Model::new(4, Overflow::Refuse);
-        let mut producer = Producer::resume(model.ring(), 1).unwrap();
-        let ring = model.ring();
-        let writer = thread::spawn(move || {
-            producer.write_many(&[message(0), message(1)]).unwrap();
-            // A successor stores the same once more.
-            Producer::resume(ring, 1).unwrap();
-        });
-        let head = ring.find_head(None).unwrap();
-        assert_eq!(head.pos, head.number);
-        outcomes.met(format!("head {}", head.pos));
-        writer.join().unwrap();
-    });
-}
-
-/// I4: the walk from a stored head is not led astray by a producer that goes on meanwhile, and comes
-/// round to where the walk began.
-#[test]
-fn loom_a_head_found_during_a_batch_is_not_behind_the_tail() {
-    explore(Some(2), &["found"], |outcomes| {
-        let model = Model::new(4, Overflow::Refuse);
-        let ring = model.ring();
-        let mut producer = Producer::resume(ring, 1).unwrap();
-        let mut consumer = Consumer::resume(ring).unwrap();
-        for number in 0..2 {
-            producer.try_write(&message(number)).unwrap();
-            read(&mut consumer).unwrap();
-        }
-        consumer.publish();
-        // Anew, so that it clears commit words ahead of it, as after a long message.
-        let mut producer = Producer::resume(ring, 1).unwrap();
-        // All in one batch so far, in which the place was stored last at 1.
-        ring.store_place(Place { pos: 1, number: 1, epoch: 1, ..Place::default() });
-        let writer = thread::spawn(move || {
-            let batch = (2..5).map(message).collect::<Vec<_>>();
-            producer.write_many(&batch).unwrap()
-        });
-        let head = ring.find_head(None).unwrap();
-        assert!((2..=5).contains(&head.pos), "{head:?}");
-        assert_eq!(head.pos, head.number);
-        assert_eq!(writer.join().unwrap(), 3);
-        outcomes.met("found");
-    });
-}
-
-/// I4: the same where the frames that the walk comes to were written again, a lap later, since the
-/// place was loaded. Whoever sees what was reserved since finds the place that was stored before.
-#[test]
-fn loom_a_walk_that_is_overtaken_begins_anew() {
-    explore(Some(1), &["head 0", "head 1", "head 2", "head 3"], |outcomes| {
-        let model = Model::new(2, Overflow::Refuse);
-        let ring = model.ring();
-        let mut producer = Producer::resume(ring, 1).unwrap();
-        let mut consumer = Consumer::resume(ring).unwrap();
-        let both = thread::spawn(move || {
-            for number in 0..3 {
-                producer.try_write(&message(number)).unwrap();
-                read(&mut consumer).unwrap();
-            }
-        });
-        let head = ring.find_head(None).unwrap();
-        assert_eq!(head.pos, head.number);
-        outcomes.met(format!("head {}", head.pos));
-        both.join().unwrap();
-    });
-}
-
-/// I5: the same for the consumer.
-#[test]
-fn loom_a_tail_found_from_outside_fits_its_number() {
-    explore(Some(3), &["tail 0", "tail 1", "tail 2"], |outcomes| {
-        let model = Model::new(4, Overflow::Refuse);
-        let ring = model.ring();
-        let mut producer = Producer::resume(ring, 1).unwrap();
-        let mut consumer = Consumer::resume(ring).unwrap();
-        let reader = thread::spawn(move || {
-            producer.write_many(&[message(0), message(1)]).unwrap();
-            read(&mut consumer).unwrap();
-            read(&mut consumer).unwrap();
-        });
-        let tail = ring.find_tail();
-        assert_eq!(tail.pos, tail.number);
-        outcomes.met(format!("tail {}", tail.pos));
-        reader.join().unwrap();
     });
 }

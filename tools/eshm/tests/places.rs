@@ -146,12 +146,14 @@ fn filled_up(options: &str) -> Option<(Place, Ran)> {
 
 #[test]
 fn half_a_message_does_not_stay_on_a_full_disk() {
-    let numbers = |from: u32, to: u32| -> String { (from..to).map(|n| format!("{n}x\n")).collect() };
+    let numbers =
+        |from: u32, to: u32| -> String { (from..to).map(|n| format!("{n}x\n")).collect() };
     for options in ["--ack -o out --append", "--ack >> out", "-o out --append"] {
         let Some((place, ran)) = filled_up(options) else { return };
         let whole = format!("ended 9\n{}", numbers(10, 18));
         assert!(ran.stderr.contains(&whole), "{options}: {}", ran.stderr);
-        let name = if options.contains("-o") { "eshm: out: No space" } else { "eshm: stdout: No space" };
+        let name =
+            if options.contains("-o") { "eshm: out: No space" } else { "eshm: stdout: No space" };
         assert!(ran.stderr.contains(name), "{options}: {}", ran.stderr);
         if options.contains("--ack") {
             assert_eq!(ran.ok().text(), numbers(10, 30), "{options}");

@@ -81,7 +81,8 @@ fn start(file: &mut File) -> Option<u64> {
         return None;
     }
     let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(&*file, FcntlArg::F_GETFL).ok()?);
-    let from = if flags.contains(OFlag::O_APPEND) { SeekFrom::End(0) } else { SeekFrom::Current(0) };
+    let from =
+        if flags.contains(OFlag::O_APPEND) { SeekFrom::End(0) } else { SeekFrom::Current(0) };
     file.seek(from).ok()
 }
 

@@ -155,7 +155,7 @@ fn another_input_does_not_follow_a_half_sent_one_unasked() {
     assert!(refused.stderr.contains("--fresh"), "{}", refused.stderr);
     let written = || eshm::inspect_in(place.dir(), "a").unwrap().stats.master_to_slave.written;
     let before = written();
-    let piped = place.feed(&["send", "a", "--keep"], b"x\n").code(1);
+    let piped = place.feed(&["send", "a", "--keep", "--timeout", "1s"], b"x\n").code(1);
     assert_eq!(piped.stderr, refused.stderr);
     assert_eq!(written(), before);
     // The journal goes with the bus.

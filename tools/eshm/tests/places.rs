@@ -136,10 +136,12 @@ fn filled_up(options: &str) -> Option<(Place, Ran)> {
     fs::create_dir(&small).unwrap();
     let script = format!(
         "cd {} && mount -t tmpfs -o size=8k none . && cd $PWD
-        $ESHM recv a {options}; echo ended $? >&2; cut -c 1-3 out >&2
-        mount -o remount,size=1m . && $ESHM recv a {options} && cut -c 1-3 out",
+        $ESHM recv a {options}; echo ended $? >&2; $SHOW out >&2; echo . >&2
+        mount -o remount,size=1m . && $ESHM recv a {options} && $SHOW out",
         small.display()
     );
+    // Each line by its number and its length.
+    let script = script.replace("$SHOW", "awk '{print substr($0, 1, 2), length($0)}'");
     let ran = run(apart(&place, &["--mount"], &script)?);
     Some((place, ran))
 }
@@ -147,10 +149,10 @@ fn filled_up(options: &str) -> Option<(Place, Ran)> {
 #[test]
 fn half_a_message_does_not_stay_on_a_full_disk() {
     let numbers =
-        |from: u32, to: u32| -> String { (from..to).map(|n| format!("{n}x\n")).collect() };
+        |from: u32, to: u32| -> String { (from..to).map(|n| format!("{n} 1000\n")).collect() };
     for options in ["--ack -o out --append", "--ack >> out", "-o out --append"] {
         let Some((place, ran)) = filled_up(options) else { return };
-        let whole = format!("ended 9\n{}", numbers(10, 18));
+        let whole = format!("ended 9\n{}.\n", numbers(10, 18));
         assert!(ran.stderr.contains(&whole), "{options}: {}", ran.stderr);
         let name =
             if options.contains("-o") { "eshm: out: No space" } else { "eshm: stdout: No space" };

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use eshm::Error;
 
 use crate::output::{escape, style};
+use crate::record::TooLong;
 
 /// The job was done, and something it checked is not as it should be.
 pub const FAILED: u8 = 1;
@@ -130,8 +131,14 @@ impl From<io::Error> for Failure {
         if error.kind() == ErrorKind::BrokenPipe {
             return Failure::ClosedPipe;
         }
-        match error.downcast::<crate::signals::Stopped>() {
-            Ok(stopped) => Failure::Signal(stopped.0),
+        let error = match error.downcast::<crate::signals::Stopped>() {
+            Ok(stopped) => return Failure::Signal(stopped.0),
+            Err(error) => error,
+        };
+        match error.downcast::<TooLong>() {
+            Ok(TooLong(text)) => {
+                Failure::new(USAGE, text).remedy(meaning(&Error::TooLong { len: 0, max: 0 }).1)
+            }
             Err(error) => Failure::new(SYSTEM, error.to_string()),
         }
     }
@@ -169,7 +176,9 @@ fn meaning(error: &Error) -> (u8, Cow<'static, str>) {
         Error::Layout { .. } => (UNUSABLE, "the same version of eshm on both sides"),
         Error::Corrupt { .. } => (UNUSABLE, "stop both sides, then: eshm rm NAME"),
         Error::Access { why, .. } => return (UNUSABLE, access(why)),
-        Error::Os { errno, .. } => (SYSTEM, system(*errno)),
+        Error::Os { operation, object, errno } => {
+            return (SYSTEM, system(operation, object, *errno));
+        }
         _ => (USAGE, ""),
     };
     (code, remedy.into())
@@ -194,13 +203,18 @@ fn access(why: &str) -> Cow<'static, str> {
 }
 
 /// What to do when the system refuses.
-fn system(errno: i32) -> &'static str {
+fn system(operation: &str, object: &str, errno: i32) -> Cow<'static, str> {
     use nix::errno::Errno;
-    match Errno::from_raw(errno) {
+    let remedy = match Errno::from_raw(errno) {
+        // Files are not found in another way (`Error::NotFound`): this is the directory of the segments.
+        Errno::ENOENT if matches!(operation, "open" | "readdir") && object.starts_with('/') => {
+            return format!("mkdir -p {object}, or the right directory with --dir").into();
+        }
         Errno::ENOSPC => {
-            "fewer --frames, or more room: eshm gc, or mount -o remount,size=1G on that directory"
+            "fewer --frames, or more room: eshm ls shows what takes it, eshm gc or eshm rm NAME gives it back, mount -o remount,size=1G on that directory makes more"
         }
         Errno::EFBIG => "fewer --frames, or a higher limit: ulimit -f",
         _ => "eshm doctor looks at what the system allows",
-    }
+    };
+    remedy.into()
 }

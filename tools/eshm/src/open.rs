@@ -12,6 +12,9 @@ use crate::output::pid;
 use crate::parse;
 use crate::signals::{SLICE, Stop};
 
+/// Where they are unless said otherwise.
+pub const USUAL: &str = "/dev/shm";
+
 /// Where the segments are.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
@@ -20,11 +23,21 @@ pub struct Place {
         long,
         value_name = "PATH",
         env = "ESHM_DIR",
-        default_value = "/dev/shm",
+        default_value = USUAL,
         global = true,
         help_heading = "Global"
     )]
     pub dir: PathBuf,
+}
+
+impl Place {
+    /// A command line of this program that looks into this directory.
+    pub fn command(&self, command: &str) -> String {
+        if self.dir == Path::new(USUAL) {
+            return format!("eshm {command}");
+        }
+        format!("eshm --dir {} {command}", self.dir.display())
+    }
 }
 
 /// After that long a wait for a segment something may be wrong with the place.

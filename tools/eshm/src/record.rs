@@ -1,5 +1,6 @@
 //! Messages in a stream of bytes: lines, records with their length in front, and blocks of a file.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 
 use clap::ValueEnum;
@@ -103,13 +104,25 @@ fn cut_short() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "the input ends in the middle of a record")
 }
 
+/// A message of the input is longer than the bus carries.
+#[derive(Debug)]
+pub struct TooLong(pub String);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TooLong {}
+
 fn too_long(len: usize, longest: usize) -> io::Error {
     let at_least = if len > longest { "at least " } else { "" };
     io::Error::new(
         ErrorKind::InvalidInput,
-        format!(
+        TooLong(format!(
             "a message of {at_least}{len} bytes is too long: this direction carries up to {longest}"
-        ),
+        )),
     )
 }
 

@@ -64,6 +64,23 @@ fn a_bus_whose_killed_sender_was_read_out_is_garbage() {
 }
 
 #[test]
+fn gc_takes_the_journal_of_a_killed_sender_with_the_bus() {
+    let place = Place::new();
+    let from = place.file("from");
+    fs::write(&from, numbers(0, 40_000)).unwrap();
+    let send = place.start(&["send", "a", "-i", from.to_str().unwrap()]);
+    place.until("a", |now| now.stats.master_to_slave.written > 0);
+    send.kill();
+    assert_eq!(place.left().len(), 2);
+    let dry = place.run(&["gc", "--older", "0s", "-n"]).ok().text();
+    assert!(dry.contains("would remove .eshm-send_a_master"), "{dry}");
+    let kept = place.run(&["gc"]).ok().text();
+    assert!(!kept.contains(".eshm-send"), "it is of use as long as the bus is there: {kept}");
+    place.run(&["gc", "--older", "0s"]).ok();
+    assert_eq!(place.left(), [] as [&str; 0]);
+}
+
+#[test]
 fn gc_looks_into_what_was_moved_aside() {
     let place = Place::new();
     let aside = |name: &str| {

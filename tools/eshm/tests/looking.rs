@@ -98,6 +98,11 @@ fn a_tap_of_what_was_left_unread_shows_it_and_ends() {
     place.feed(&["send", "a", "--keep"], b"1\n2\n").ok();
     let text = place.run(&["tap", "a", "--unread"]).ok().text();
     assert_eq!(text.lines().count(), 2, "{text}");
+    for (args, code) in [(&["tap", "a"][..], 0), (&["tap", "a", "--timeout", "1ms"], 4)] {
+        let without = place.run(args).code(code);
+        let hint = "to see what waits unread, 2 messages: --unread";
+        assert!(without.stdout.is_empty() && without.stderr.contains(hint), "{}", without.stderr);
+    }
     assert_eq!(eshm::inspect_in(place.dir(), "a").unwrap().unread, [2, 0]);
     place.sweep();
 }

@@ -126,6 +126,46 @@ fn a_full_directory_says_how_much_is_needed_and_how_much_is_there() {
     }
 }
 
+/// A file on a disk with room for eight lines of this length and half a ninth; `recv` with these
+/// options fails there, and with more room is started again.
+fn filled_up(options: &str) -> Option<(Place, Ran)> {
+    let place = Place::new();
+    let lines: String = (10..30).map(|number| format!("{number}{}\n", "x".repeat(998))).collect();
+    place.feed(&["send", "a", "--keep"], lines.as_bytes()).ok();
+    let small = place.file("small");
+    fs::create_dir(&small).unwrap();
+    let script = format!(
+        "cd {} && mount -t tmpfs -o size=8k none . && cd $PWD
+        $ESHM recv a {options}; echo ended $? >&2; $SHOW out >&2; echo . >&2
+        mount -o remount,size=1m . && $ESHM recv a {options} && $SHOW out",
+        small.display()
+    );
+    // Each line by its number and its length.
+    let script = script.replace("$SHOW", "awk '{print substr($0, 1, 2), length($0)}'");
+    let ran = run(apart(&place, &["--mount"], &script)?);
+    Some((place, ran))
+}
+
+#[test]
+fn half_a_message_does_not_stay_on_a_full_disk() {
+    let numbers =
+        |from: u32, to: u32| -> String { (from..to).map(|n| format!("{n} 1000\n")).collect() };
+    for options in ["--ack -o out --append", "--ack >> out", "-o out --append"] {
+        let Some((place, ran)) = filled_up(options) else { return };
+        let whole = format!("ended 9\n{}.\n", numbers(10, 18));
+        assert!(ran.stderr.contains(&whole), "{options}: {}", ran.stderr);
+        let name =
+            if options.contains("-o") { "eshm: out: No space" } else { "eshm: stdout: No space" };
+        assert!(ran.stderr.contains(name), "{options}: {}", ran.stderr);
+        if options.contains("--ack") {
+            assert_eq!(ran.ok().text(), numbers(10, 30), "{options}");
+        } else {
+            assert!(ran.stderr.contains("12 messages taken and not written;"), "{}", ran.stderr);
+        }
+        place.sweep();
+    }
+}
+
 #[test]
 fn who_waits_long_is_told_where_it_looks() {
     let place = Place::new();

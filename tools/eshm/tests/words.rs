@@ -65,6 +65,25 @@ fn mistakes_are_usage_errors() {
 }
 
 #[test]
+fn a_remedy_names_the_directory_that_was_asked_for() {
+    let place = Place::new();
+    let (dir, missing) = (place.dir().display().to_string(), place.file("missing"));
+    let missing = missing.to_str().unwrap();
+    for (args, code) in [(&["send", "a", "--dir", missing][..], 9), (&["ls", "--dir", missing], 9)]
+    {
+        let told = place.run(args).code(code).stderr;
+        assert!(told.contains(&format!("mkdir -p {missing}")), "{told}");
+    }
+    let told = place.run(&["doctor", "--dir", missing]).code(1).text();
+    assert!(told.contains(&format!("mkdir -p {missing}")) && !told.contains("/dev/shm"), "{told}");
+    let told = place.run(&["rm", "a"]).code(3).stderr;
+    assert!(told.contains(&format!("a: there is no such bus in {dir}\n")), "{told}");
+    assert!(told.contains(&format!("eshm --dir {dir} ls")), "{told}");
+    let told = place.run(&["ls"]).ok().stderr;
+    assert!(told.contains(&format!("eshm --dir {dir} send first")), "{told}");
+}
+
+#[test]
 fn every_exit_code_is_documented() {
     let documented = include_str!("../../../docs/cli.md");
     for code in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130, 141, 143] {

@@ -55,12 +55,20 @@ impl Args {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut findings: Vec<Finding> =
             entries.iter().filter_map(|entry| self.judge(entry)).collect();
-        findings.extend(self.orphaned_journals(&entries));
+        let buses = findings.len();
         let mut failed = 0;
-        for finding in &findings {
+        for at in 0.. {
+            if at == buses {
+                // Now that is known which buses are gone.
+                findings.extend(self.orphaned_journals(&entries));
+            }
+            let Some(finding) = findings.get(at) else { break };
             let tried = finding.remove && !self.dry_run;
             let done = tried.then(|| self.remove(finding));
             failed += u32::from(done.as_ref().is_some_and(|done| *done != Done::Removed));
+            if finding.remove && done.as_ref().is_none_or(|done| *done == Done::Removed) {
+                entries.retain(|entry| entry.path != finding.path);
+            }
             self.tell(finding, done);
         }
         if !self.json && !findings.iter().any(|finding| finding.remove) {

@@ -30,8 +30,9 @@ impl Args {
             writeln!(out, "{}", serde_json::Value::from(all))?;
         } else if entries.is_empty() {
             eprintln!(
-                "no segments in {}; make one with: eshm send first",
-                self.place.dir.display()
+                "no segments in {}; make one with: {}",
+                self.place.dir.display(),
+                self.place.command("send first")
             );
         } else {
             write!(out, "{}", render(&entries, style::stdout()))?;

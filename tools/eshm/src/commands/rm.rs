@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use eshm::Options;
+use eshm::{Error, Options};
 use serde_json::json;
 
 use crate::commands::removal::{self, Done};
-use crate::exit::{Failure, HELD, Outcome, UNUSABLE};
+use crate::commands::send;
+use crate::exit::{Failure, HELD, NOT_FOUND, Outcome, UNUSABLE};
 use crate::open::Place;
 use crate::output::{escape, units};
 use crate::parse;
@@ -40,6 +41,9 @@ impl Args {
             let unread = self.unread(name);
             let path = self.path(name);
             let done = removal::remove(&self.place.dir, &path, name, self.force, &self.trust);
+            if matches!(done, Done::Removed | Done::Emptied) {
+                send::forget_journals(&self.place.dir, name);
+            }
             if self.json {
                 let why = why(&done, &self.place.dir);
                 let (removed, emptied) = (done == Done::Removed, done == Done::Emptied);
@@ -75,6 +79,9 @@ impl Args {
     fn failure(&self, done: Done) -> Option<Failure> {
         let text = why(&done, &self.place.dir)?;
         Some(match done {
+            Done::Kept(Error::NotFound { .. }) => {
+                Failure::new(NOT_FOUND, text).remedy(self.place.command("ls"))
+            }
             Done::Kept(error) => match Failure::from(error) {
                 held @ Failure::Told { code: HELD, .. } => held
                     .remedy("end that process first, or --force to take the segment away from it"),
@@ -95,6 +102,9 @@ pub fn why(done: &Done, directory: &Path) -> Option<String> {
             directory.display()
         )),
         Done::Revived => Some("not removed: somebody took it up in the same moment".to_string()),
+        Done::Kept(Error::NotFound { .. }) => {
+            Some(format!("there is no such bus in {}", directory.display()))
+        }
         Done::Kept(error) => Some(error.to_string()),
     }
 }

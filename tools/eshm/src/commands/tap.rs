@@ -32,6 +32,9 @@ enum From {
     Both,
 }
 
+/// After so long without a message it is said what waits unread.
+const TELL: Duration = Duration::from_secs(1);
+
 /// How to show them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -111,13 +114,13 @@ impl Args {
             started: Instant::now(),
         };
         let (mut shown, mut last, mut looked) = (0, Instant::now(), Instant::now());
-        let mut over = false;
+        let (mut over, mut seen, mut told) = (false, self.unread, false);
         while self.count.is_none_or(|count| shown < count) {
             stop.check()?;
             let mut quiet = true;
             for tap in &mut taps {
                 let Some(message) = next(tap, &mut buffer)? else { continue };
-                quiet = false;
+                (quiet, seen) = (false, true);
                 warn_of_gap(tap, &message);
                 let payload = &buffer[..message.len];
                 if filter.wants(&message, payload) && self.count.is_none_or(|count| shown < count) {
@@ -128,12 +131,20 @@ impl Args {
             }
             if self.timeout.is_some_and(|limit| last.elapsed() >= limit) {
                 viewer.out.flush()?;
+                if !seen && !told {
+                    self.tell_of_unread(&taps)?;
+                }
                 return Err(Failure::new(TIMEOUT, self.nothing_came()));
             }
             if quiet {
                 viewer.out.flush()?;
                 if looked.elapsed() >= LOOK {
                     looked = Instant::now();
+                    let waited = viewer.started.elapsed() >= TELL;
+                    if !seen && !told && (over || waited) {
+                        told = true;
+                        self.tell_of_unread(&taps)?;
+                    }
                     // What was written before they left is seen in one more turn.
                     if std::mem::replace(&mut over, self.is_over()?) {
                         break;
@@ -143,6 +154,25 @@ impl Args {
             }
         }
         viewer.out.flush()?;
+        Ok(())
+    }
+
+    /// Says what waits in the bus, for whoever sees nothing because nobody writes.
+    fn tell_of_unread(&self, taps: &[Tap]) -> Outcome {
+        let stats = match eshm::inspect_in(&self.place.dir, &self.name) {
+            Ok(snapshot) => snapshot.stats,
+            Err(Error::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let backlog = |tap: &Tap| match tap.direction() {
+            Direction::MasterToSlave => stats.master_to_slave.backlog,
+            Direction::SlaveToMaster => stats.slave_to_master.backlog,
+        };
+        let unread = taps.iter().map(backlog).sum();
+        if unread > 0 {
+            let unread = units::plural(unread, "message");
+            eprintln!("eshm: nobody writes; to see what waits unread, {unread}: --unread");
+        }
         Ok(())
     }
 

@@ -40,6 +40,11 @@ impl Out {
     pub fn written(&self) -> u64 {
         self.inner.get_ref().written()
     }
+
+    /// After a write that failed: leaves the first `whole` bytes in a regular file, and writes no more.
+    pub fn cut(&mut self, whole: u64) -> io::Result<()> {
+        self.inner.get_mut().cut(whole)
+    }
 }
 
 impl Write for Out {

@@ -2,6 +2,7 @@
 //! tested without such a machine.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -38,13 +39,7 @@ pub fn all(directory: &Path) -> Vec<Finding> {
 /// The file system of the segments: its kind, mode, size and what is free.
 fn shm(directory: &Path) -> Vec<Finding> {
     let (Ok(about), Ok(system)) = (fs::metadata(directory), statfs(directory)) else {
-        let what = format!("{} cannot be looked at", directory.display());
-        return vec![Finding::new(
-            "shm",
-            Level::Bad,
-            what,
-            "mount -t tmpfs -o mode=1777 tmpfs /dev/shm",
-        )];
+        return vec![no_directory(directory)];
     };
     let block = u64::try_from(system.block_size()).unwrap_or(0);
     let (total, free) = (system.blocks() * block, system.blocks_available() * block);
@@ -65,6 +60,23 @@ fn shm(directory: &Path) -> Vec<Finding> {
             free,
         ),
     ]
+}
+
+/// That the directory of the segments is not there, or not for this user.
+fn no_directory(directory: &Path) -> Finding {
+    let shown = directory.display();
+    let (what, remedy) = match fs::metadata(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mount = format!("mount -t tmpfs -o mode=1777 tmpfs {shown}");
+            let remedy = format!("mkdir -p {shown}; to have it in memory: {mount}");
+            (format!("there is no {shown}"), remedy)
+        }
+        _ => (
+            format!("{shown} cannot be looked at"),
+            "another --dir, or let this user into that directory (chmod, a group)".to_string(),
+        ),
+    };
+    Finding::new("shm", Level::Bad, what, remedy)
 }
 
 /// The memory that a successor needs to replace a hung owner of this bus, about: frames and words.

@@ -101,12 +101,12 @@ impl<'a> Inlet<'a> {
         Ok(())
     }
 
-    /// Says how many messages were taken that nobody has read from the output.
-    pub fn tell_of_unwritten(&self, messages: u64) {
+    /// Says how many messages were taken that are not in the output, and why.
+    pub fn tell_of_unwritten(&self, messages: u64, why: &str) {
         if messages > 0 {
             let lost = units::plural(messages, "message");
             self.progress.say(&format!(
-                "{lost} taken and not written, because nobody read; with --ack they stay in the bus"
+                "{lost} taken and not written{why}; with --ack they stay in the bus"
             ));
         }
     }

@@ -135,8 +135,12 @@ impl Args {
                 let written = inlet.take(most, &mut taken, |id, message| sink.put(id, message));
                 let written = written.and_then(|()| sink.flush());
                 left -= taken;
-                if let Err(Failure::Signal(_)) = written {
-                    inlet.tell_of_unwritten(taken - sink.whole());
+                match &written {
+                    Err(Failure::Signal(_)) => {
+                        inlet.tell_of_unwritten(taken - sink.whole(), ", because nobody read");
+                    }
+                    Err(Failure::Told { .. }) => inlet.tell_of_unwritten(taken - sink.whole(), ""),
+                    _ => {}
                 }
                 written?;
             }

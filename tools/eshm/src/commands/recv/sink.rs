@@ -31,6 +31,10 @@ pub struct Sink {
     shape: Shape,
     /// Where the messages end that were put out since the output was last empty.
     ends: Vec<u64>,
+    /// Where the last of them ended when it was.
+    flushed: u64,
+    /// What an error is about.
+    place: String,
 }
 
 /// The output, and how many bytes it was given.
@@ -63,6 +67,7 @@ impl Sink {
             }
             Some(path) => Out::file(open_output(path, args.append, stop)?, Some(stop)),
         };
+        let place = args.output.as_ref().map_or("stdout".into(), |path| path.display().to_string());
         let terminal = args.output.is_none() && stdout_is_terminal() && !args.raw;
         let shape = match args.format {
             _ if args.json => Shape::Json,
@@ -75,25 +80,41 @@ impl Sink {
             return Err(Failure::new(crate::exit::USAGE, "this format is not for a terminal")
                 .remedy("-o FILE, a pipe, or --raw"));
         }
-        Ok(Sink { out: Counted(out, 0), shape, ends: Vec::new() })
+        Ok(Sink { out: Counted(out, 0), shape, ends: Vec::new(), flushed: 0, place })
     }
 
     /// Puts one message out.
     pub fn put(&mut self, id: MessageId, message: &[u8]) -> Outcome {
-        match self.shape {
-            Shape::Plain(format) => record::write(&mut self.out, format, message)?,
-            Shape::Escaped => writeln!(self.out, "{}", escape::bytes(message))?,
-            Shape::Json => writeln!(self.out, "{}", as_json(id, message))?,
-        }
+        let put = match self.shape {
+            Shape::Plain(format) => record::write(&mut self.out, format, message),
+            Shape::Escaped => writeln!(self.out, "{}", escape::bytes(message)),
+            Shape::Json => writeln!(self.out, "{}", as_json(id, message)),
+        };
+        put.map_err(|error| self.failed(error))?;
         self.ends.push(self.out.1);
         Ok(())
     }
 
     /// Hands everything to the system.
     pub fn flush(&mut self) -> Outcome {
-        self.out.flush()?;
+        self.out.flush().map_err(|error| self.failed(error))?;
         self.ends.clear();
+        self.flushed = self.out.1;
         Ok(())
+    }
+
+    /// What to tell about a write that failed. A file is left with whole messages only, so that the
+    /// next receiver, which may add to it, does not go on in the middle of a line.
+    fn failed(&mut self, error: io::Error) -> Failure {
+        let failure = Failure::from(error);
+        if matches!(failure, Failure::Told { .. }) {
+            let written = self.out.0.written();
+            let whole = self.ends.iter().rfind(|&&end| end <= written);
+            if let Err(error) = self.out.0.cut(whole.copied().unwrap_or(self.flushed)) {
+                tracing::warn!("{}: half a message may be at its end: {error}", self.place);
+            }
+        }
+        failure.about(&self.place)
     }
 
     /// How many messages the system has taken whole, after a flush that failed.

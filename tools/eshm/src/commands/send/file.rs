@@ -74,7 +74,7 @@ fn send_block(
     outlet.put_in_place(BLOCK_HEADER + block, |claim| {
         let (header, data) = claim.split_at_mut(BLOCK_HEADER);
         header.copy_from_slice(&Block::Data(offset).header());
-        got = read_block(input.file(), data, whole)?;
+        got = read_block(input.file(), data, whole).map_err(|error| input.about(error))?;
         Ok((got > 0).then_some(BLOCK_HEADER + got))
     })?;
     Ok(got as u64)

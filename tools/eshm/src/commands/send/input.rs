@@ -25,6 +25,8 @@ pub struct Input<'a> {
     file: File,
     stop: &'a Stop,
     identity: Option<Identity>,
+    /// What an error is about.
+    place: String,
 }
 
 impl<'a> Input<'a> {
@@ -41,13 +43,17 @@ impl<'a> Input<'a> {
             _ => File::from(io::stdin().as_fd().try_clone_to_owned()?),
         };
         let about = file.metadata()?;
+        let place = path.map_or("stdin".to_string(), |path| path.display().to_string());
+        if about.is_dir() {
+            return Err(Failure::new(SYSTEM, format!("{place}: it is a directory")));
+        }
         let identity = about.is_file().then(|| Identity {
             dev: about.dev(),
             ino: about.ino(),
             len: about.len(),
             mtime_ns: about.mtime().wrapping_mul(1_000_000_000).wrapping_add(about.mtime_nsec()),
         });
-        Ok(Input { file, stop, identity })
+        Ok(Input { file, stop, identity, place })
     }
 
     /// What this input is, if it can be read again from its beginning.
@@ -65,6 +71,11 @@ impl<'a> Input<'a> {
         if self.identity.is_some() { Ok(()) } else { self.stop.wait_readable(self.file.as_fd()) }
     }
 
+    /// An error of the file, with its name.
+    pub fn about(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.place))
+    }
+
     /// The file itself.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
@@ -78,7 +89,7 @@ impl Read for Input<'_> {
             match self.file.read(into) {
                 // Somebody else has read it.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                read => return read,
+                read => return read.map_err(|error| self.about(error)),
             }
         }
     }

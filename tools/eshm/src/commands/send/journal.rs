@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use eshm::Endpoint;
+use eshm::{Endpoint, Role};
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
@@ -56,18 +56,19 @@ impl Journal {
         block: u64,
         fresh: bool,
     ) -> Outcome<(Journal, u64)> {
-        let Some(identity) = input.identity() else {
-            return Ok((Journal { path: None, block }, 0));
-        };
         let path = path(&bus.place.dir, &bus.name, &endpoint.role().to_string());
         let next = endpoint.last_committed().map_or(0, |id| id.number + 1);
         let created_ns = created_ns(bus)?;
-        let old = read(&path).filter(|old| {
-            !fresh && old.name == bus.name && old.created_ns == created_ns && old.base <= next
-        });
+        let old = read(&path)
+            .filter(|old| old.name == bus.name && old.created_ns == created_ns && old.base <= next);
+        let Some(identity) = input.identity() else {
+            return Journal::of_a_pipe(path, old, block, fresh)
+                .map_err(|error| error.about(&bus.name));
+        };
+        let old = old.filter(|_| !fresh);
         if let Some(old) = old {
             if old.input != *identity {
-                return Err(other_input(&bus.name));
+                return Err(other_input().about(&bus.name));
             }
             debug!("resuming at message {next}, the input began at {}", old.base);
             return Ok((Journal { path: Some(path), block: old.block }, next - old.base));
@@ -93,6 +94,23 @@ impl Journal {
         }
     }
 
+    /// None is kept of a pipe, which is another input than any half-sent one. Once it has followed one,
+    /// that one cannot be gone on with: the messages in between would be counted as its own.
+    fn of_a_pipe(
+        path: PathBuf,
+        old: Option<Entry>,
+        block: u64,
+        fresh: bool,
+    ) -> Outcome<(Journal, u64)> {
+        if old.is_some() {
+            if !fresh {
+                return Err(other_input());
+            }
+            fs::remove_file(&path).map_err(|error| Failure::from(error).about(path.display()))?;
+        }
+        Ok((Journal { path: None, block }, 0))
+    }
+
     /// Bytes per block: those of the sender that began.
     pub fn block(&self) -> u64 {
         self.block
@@ -107,12 +125,23 @@ impl Drop for Journal {
     }
 }
 
-fn other_input(name: &str) -> Failure {
+/// Removes this user's journals of the bus `name`, which is gone.
+pub fn forget(directory: &Path, name: &str) {
+    for role in [Role::Master, Role::Slave] {
+        let path = path(directory, name, &role.to_string());
+        let is_own =
+            fs::symlink_metadata(&path).is_ok_and(|about| about.uid() == geteuid().as_raw());
+        if is_own && read(&path).is_some_and(|entry| entry.name == name) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn other_input() -> Failure {
     Failure::new(
         FAILED,
         "a sender of another input, or of this one before it changed, was killed half-way",
     )
-    .about(name)
     .remedy("send that input to its end first, or --fresh to send this one after its half")
 }
 

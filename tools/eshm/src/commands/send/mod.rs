@@ -26,7 +26,7 @@ use crate::record::{Format, Source};
 use crate::signals::Stop;
 use input::Input;
 use journal::Journal;
-pub use journal::PREFIX as JOURNAL_PREFIX;
+pub use journal::{PREFIX as JOURNAL_PREFIX, forget as forget_journals};
 use outlet::Outlet;
 
 /// Bytes of a file that travel in one message, unless said otherwise.

@@ -17,7 +17,7 @@ use crate::session::Member;
 use crate::sync::Mutex;
 use crate::sys::poll::Deaths;
 use crate::sys::process::Local;
-use crate::sys::{barrier, clock, process, thread};
+use crate::sys::{clock, process, thread};
 
 /// No sleep of the thread is longer, so an endpoint that joins waits for at most this long for its
 /// first beat, and the last one that leaves for the end of the thread.
@@ -55,8 +55,6 @@ pub(crate) fn promise() -> Result<Promise> {
     let pulse = PULSE.get();
     let mut members = pulse.members.lock();
     if !members.is_running {
-        // Before there is a second thread the kernel does it at once; then it takes 10 to 20 ms.
-        barrier::register();
         thread::spawn("eshm-pulse", move || pulse.run())?;
         members.is_running = true;
     }

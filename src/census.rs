@@ -253,6 +253,7 @@ fn look_at(bus: &BusFile) -> Result<Snapshot> {
         turn = now;
     }
     let (turn, view, states) = seen.ok_or(Error::Timeout)?;
+    // Relaxed: a private copy.
     let is_sealed =
         view.as_ref().is_some_and(|view| view.page.fate.sealed.load(Ordering::Relaxed) != 0);
     let (facts, file, header) = (bus.facts(), bus.file_facts()?, bus.look_at_header()?);

@@ -62,7 +62,8 @@ pub(crate) const REGIONS: usize = 8;
 const SLOT_ALIGN: u64 = 64 << 10;
 /// ...and large ones at multiples of a huge page.
 const LARGE_SLOT_ALIGN: u64 = 2 << 20;
-/// Records of a producer's place. Whoever reads one has as many stores of time, less two.
+/// Records of a producer's place, written in turn. Whoever reads the one that counts reads it whole, unless
+/// the producer stores its place three times meanwhile.
 pub(crate) const PLACES: usize = 4;
 /// Boundaries remembered per ring, one per eighth.
 pub(crate) const MARKS: usize = 8;

@@ -368,7 +368,7 @@ fn idle_half(talk: &mut Talk) {
 }
 
 #[test]
-#[ignore = "an idle half keeps its slot: open"]
+#[ignore = "known to fail: docs/proof.md says why; run by hand"]
 fn an_idle_half_keeps_no_slot() {
     if !is_root() {
         return;
